@@ -1,0 +1,112 @@
+"""Every setting, its default, its unit. From a TOML file, then TRIMTAB_* variables over it.
+
+A nested setting is written TRIMTAB_BROKER__HOST in the environment. The configuration never
+changes after start.
+"""
+
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agent.errors import BadConfig
+from compression.words import explain
+
+DEFAULT_FILE = Path("/etc/trimtab/trimtab.toml")
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Broker(BaseModel):
+    """The MQTT broker and how to log in to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "localhost"
+    port: Port = 1883
+    username: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    """With a CA file the connection is TLS and the broker's certificate is checked."""
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: Annotated[int, Field(ge=5, le=65_535)] = 30
+    session_expiry_s: Annotated[int, Field(ge=0)] = 7 * 24 * 3600
+    reconnect_least_s: Seconds = 1.0
+    reconnect_most_s: Seconds = 120.0
+
+
+class Settings(BaseSettings):
+    """The agent's configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRIMTAB_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    device_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
+        default_factory=socket.gethostname
+    )
+    groups: tuple[str, ...] = ()
+    state_dir: Path = Path("/var/lib/trimtab")
+    keys_dir: Path = Path("/etc/trimtab/keys")
+    """Public keys (`*.pub`) whose manifests and commands are obeyed."""
+    prefix: str = "trimtab/v1"
+    broker: Broker = Broker()
+
+    http_host: str = "127.0.0.1"
+    http_port: Port = 8000
+    health_host: str = "127.0.0.1"
+    health_port: Port = 8002
+
+    telemetry_interval_s: Seconds = 60.0
+    spool_mib: Annotated[float, Field(gt=0)] = 8.0
+    window_topics: Annotated[int, Field(ge=1, le=32)] = 24
+    """Chunk topics asked for at once in a pull."""
+    pull_timeout_s: Seconds = 20.0
+    """How long a window may bring nothing before the pull reports what is missing."""
+
+    work_memory_mib: Annotated[float, Field(gt=0)] = 256.0
+    worker_memory_mib: Annotated[float, Field(gt=0)] = 1024.0
+    """The ceiling of the compression worker (RLIMIT_DATA); beyond it only the job fails."""
+    disk_reserve_mib: Annotated[float, Field(ge=0)] = 64.0
+    """Free disk that no pull may touch."""
+    joules_per_cpu_second: Annotated[float, Field(gt=0)] | None = None
+    """Overrides the board table of agent/device/energy.py; measure yours with a power meter."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over the file; nothing else (no .env file is read)."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read the file (by default $TRIMTAB_CONFIG, or /etc/trimtab/trimtab.toml where it exists).
+
+    Raises:
+        BadConfig: no such file, not TOML, an unknown setting or a value out of range.
+    """
+    named = path or (Path(os.environ["TRIMTAB_CONFIG"]) if "TRIMTAB_CONFIG" in os.environ else None)
+    where = named or DEFAULT_FILE
+    document: dict[str, Any] = {}
+    if named or where.exists():
+        try:
+            document = tomllib.loads(where.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadConfig(f"cannot read the configuration {where}: {error}") from error
+    try:
+        return Settings(**document)
+    except ValidationError as error:
+        raise BadConfig(f"cannot use the configuration {where}: {explain(error)}") from error

@@ -1,0 +1,90 @@
+"""What a controller asks of a device; a table of command kinds, read strictly."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from agent.errors import BadInput
+from compression.job import Budget
+from compression.words import Words, explain
+
+Strategy = Literal["improve", "compress-first", "as-is"]
+MAX_BYTES = 8 * 1024
+
+
+class Deploy(Words):
+    """Pull a version, make it fit and serve it.
+
+    `improve`: the original serves as soon as it fits, then a better variant takes over.
+    `compress-first`: nothing serves until a variant fits. `as-is`: never compress.
+    """
+
+    kind: Literal["deploy"] = "deploy"
+    model: str
+    version: Annotated[int, Field(ge=1)]
+    budget: Budget = Budget()
+    strategy: Strategy = "improve"
+    minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 10.0
+
+
+class Remove(Words):
+    """Stop serving a model and forget its files."""
+
+    kind: Literal["remove"] = "remove"
+    model: str
+
+
+class Cancel(Words):
+    """Stop the work on a model's deployment; what serves goes on serving."""
+
+    kind: Literal["cancel"] = "cancel"
+    model: str
+
+
+class Describe(Words):
+    """Answer with the device, its budget, its models and their ladders."""
+
+    kind: Literal["describe"] = "describe"
+
+
+class Ping(Words):
+    """Answer at once."""
+
+    kind: Literal["ping"] = "ping"
+
+
+Body = Annotated[Deploy | Remove | Cancel | Describe | Ping, Field(discriminator="kind")]
+KINDS = ("deploy", "remove", "cancel", "describe", "ping")
+
+
+class Command(Words):
+    """One command: the same id gets the same answer; after `expires_at_s` it is not obeyed.
+
+    `audience` (`device/ID` or `group/NAME`) is inside what is signed, so that a command for
+    one device cannot be replayed to another. Times are seconds since 1970, UTC.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{8,64}$")]
+    audience: Annotated[str, Field(max_length=80)]
+    issued_at_s: float
+    expires_at_s: float
+    body: Body
+
+
+def parse(payload: bytes) -> Command:
+    """Read a command from the payload of a verified envelope.
+
+    Raises:
+        BadInput: too long, an unknown kind or field (named), or a value out of range.
+    """
+    if len(payload) > MAX_BYTES:
+        raise BadInput(f"cannot accept a command of {len(payload)} bytes: at most {MAX_BYTES}")
+    try:
+        return Command.model_validate_json(payload)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            if item["type"] == "union_tag_invalid":
+                kind = str(item["ctx"].get("tag", ""))[:40]
+                known = ", ".join(KINDS)
+                raise BadInput(f"cannot obey command {kind!r}: known are {known}") from error
+        raise BadInput(f"cannot read the command: {explain(error)}") from error

@@ -1,0 +1,67 @@
+"""What the agent and its server say to one another over the private socket.
+
+The public protocol plus these: POST /v2/repository/models/NAME/load with a LoadRequest,
+POST .../unload, and GET /v2/trimtab/status?ack=SEQUENCE with a ServerStatus.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agent.protocol.sketch import Quantiles
+from compression.job import InputSpec, OutputSpec, Runtime, Sha256
+from compression.words import Words
+
+STATUS_PATH = "/v2/trimtab/status"
+
+
+class LoadRequest(Words):
+    """Load a file beside what serves, prove it, then switch to it.
+
+    `index` is what the server writes to the crash page while it loads or runs this model.
+    `probe_path` is an .npz of inputs (NAME) and the outputs to expect (`::expected::NAME`).
+    """
+
+    name: str
+    version: int
+    path: str
+    sha256: Sha256
+    index: Annotated[int, Field(ge=1, le=65_535)]
+    runtime: Runtime = Runtime()
+    inputs: tuple[InputSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    probe_path: str | None = None
+
+
+class LoadReply(Words):
+    """The switch has happened: what it took, and how the probe compared (None: no probe)."""
+
+    load_ms: float
+    warm_ms: float
+    drain_ms: float
+    replaced_sha256: str | None
+    probe_sqnr_db: float | None
+    rss_mib: float
+
+
+class ModelStatus(Words):
+    """One model's counters since the status that was acknowledged last."""
+
+    name: str
+    version: int
+    sha256: str
+    state: Literal["READY", "UNAVAILABLE"]
+    requests: int
+    failures: int
+    busy_s: float
+    latency_ms: Quantiles
+
+
+class ServerStatus(Words):
+    """The heartbeat. Counters repeat until their `sequence` is acknowledged in the next poll."""
+
+    sequence: int
+    pid: int
+    process_cpu_s: float
+    rss_mib: float
+    models: tuple[ModelStatus, ...]

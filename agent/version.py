@@ -1,0 +1,3 @@
+"""The version of trimtab, defined once."""
+
+__version__ = "0.1.0"

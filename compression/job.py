@@ -1,0 +1,281 @@
+"""The words that the agent, the worker and the trial share: what is asked, measured and offered."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compression.words import Words
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+OutputKind = Literal[
+    "logits", "steps", "embedding", "detections", "mask", "score", "state", "tensor"
+]
+Split = Literal["calibration", "held-out", "evaluation"]
+
+
+class Budget(Words):
+    """What a model may cost on the device. What is None is not bounded here.
+
+    `latency_ratio`, `memory_ratio` and `size_ratio` are against the original on the same
+    device; the rest is absolute. MiB are 2**20 bytes.
+    """
+
+    latency_p95_ms: Positive | None = None
+    latency_ratio: Positive | None = None
+    peak_memory_mib: Positive | None = None
+    memory_ratio: Positive | None = None
+    size_mib: Positive | None = None
+    size_ratio: Positive | None = None
+    cpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    request_rate_hz: Positive | None = None
+    min_agreement: Share | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+
+    @model_validator(mode="after")
+    def _share_needs_a_rate(self) -> Self:
+        if self.cpu_share is not None and self.request_rate_hz is None:
+            raise ValueError("cpu_share needs request_rate_hz: a share of the CPU at which rate?")
+        return self
+
+    def over(self, default: "Budget") -> "Budget":
+        """This budget, with what it leaves open taken from `default`."""
+        given = self.model_dump(exclude_none=True)
+        return Budget(**(default.model_dump(exclude_none=True) | given))
+
+
+class InputSpec(Words):
+    """One graph input. Dims of -1 are dynamic; dtype is numpy's name (`float32`, `int64`, ...)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    reference_shape: tuple[int, ...] | None = None
+    largest_shape: tuple[int, ...] | None = None
+
+
+class OutputSpec(Words):
+    """One graph output and what it means, which decides how agreement is judged."""
+
+    name: str
+    kind: OutputKind = "tensor"
+    axis: int | None = None
+    blank: int | None = None
+    threshold: float | None = None
+
+
+class DeviceClass(Words):
+    """What decides whether a variant measured on one device may be used on another."""
+
+    machine: str
+    isa: tuple[str, ...]
+    cores: Annotated[int, Field(ge=1)]
+    onnxruntime: str
+
+    @property
+    def int8_dot(self) -> bool:
+        """Whether int8 products are summed in 32 bits by one instruction (VNNI, dot product)."""
+        return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(self.isa))
+
+    @property
+    def int8_saturates(self) -> bool:
+        """Whether u8 x s8 pairs are summed in 16 bits (VPMADDUBSW): weights need 7 bits there."""
+        return self.machine in {"x86_64", "AMD64"} and not self.int8_dot
+
+
+class PassSpec(Words):
+    """One compression pass by its name in `compression.pipeline.PASSES`, and its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recipe(Words):
+    """How a variant is made from the original: passes in order. No passes: the original."""
+
+    label: str
+    passes: tuple[PassSpec, ...] = ()
+
+
+class Runtime(Words):
+    """How an artefact is to be run; chosen by measuring, obeyed by the server."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    arena: bool = True
+    optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+
+
+class CompressJob(Words):
+    """One job for the compression worker. Paths are absolute; `out_dir` exists."""
+
+    model_name: str
+    model_path: str
+    calibration_path: str | None = None
+    evaluation_path: str | None = None
+    inputs: tuple[InputSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    budget: Budget = Budget()
+    device_class: DeviceClass
+    out_dir: str
+    minutes: Positive = 10.0
+    work_memory_mib: Positive = 256.0
+    seed: int = 0
+
+
+class TrialJob(Words):
+    """One measurement: a candidate alone (memory), then beside the original (the rest).
+
+    `inputs_path` is an .npz as in docs/formats.md; `sample_indices` picks the samples that
+    judge agreement and latency (None: all). `probe_path`: where to write a few inputs and
+    the candidate's own outputs, which a server checks after loading it.
+    """
+
+    candidate_path: str
+    original_path: str
+    inputs_path: str
+    sample_indices: tuple[int, ...] | None = None
+    split: Split = "held-out"
+    outputs: tuple[OutputSpec, ...] = ()
+    runtime: Runtime = Runtime()
+    rounds: Annotated[int, Field(ge=3, le=10_000)] = 40
+    seconds: Positive = 20.0
+    probe_path: str | None = None
+
+
+class Agreement(Words):
+    """How alike candidate and original answer, with a 95 % interval (Wilson or bootstrap)."""
+
+    value: Share
+    low: Share
+    high: Share
+    kind: OutputKind
+    output: str
+    samples: Annotated[int, Field(ge=1)]
+    split: Split
+    guessed: bool = False
+    """Whether the kind was guessed from the graph, because nobody named it."""
+
+
+class Measurement(Words):
+    """What one trial found. `method` says in words how each figure was taken."""
+
+    latency_p50_ms: float
+    latency_p95_ms: float
+    original_latency_p50_ms: float
+    original_latency_p95_ms: float
+    latency_ratio: float
+    """The ratio to judge by: of wall times where `noise` <= 5 %, else of process CPU times."""
+    ratio_basis: Literal["wall", "cpu"]
+    wall_ratio: float
+    cpu_ratio: float
+    noise: float
+    """Spread of the original against itself in the same interleaved run, as a fraction."""
+    cpu_ms_per_inference: float
+    original_cpu_ms_per_inference: float
+    peak_memory_mib: float
+    """What the model adds above the imported runtime, load and run at the largest shape."""
+    original_peak_memory_mib: float
+    size_mib: float
+    original_size_mib: float
+    agreement: Agreement
+    sqnr_db: dict[str, float]
+    """Per output; 200 stands for exactly equal."""
+    threads: int
+    samples: int
+    rounds: int
+    method: dict[str, str]
+
+
+class Rung(Words):
+    """One variant that can be served. `file` is relative to the ladder's folder."""
+
+    file: str
+    sha256: Sha256
+    recipe: Recipe
+    runtime: Runtime
+    measurement: Measurement
+    meets_budget: bool
+    misses: tuple[str, ...] = ()
+    verified: bool = True
+    probe: str | None = None
+
+
+class Rejected(Words):
+    """A candidate that did not become a rung, and why."""
+
+    recipe: Recipe
+    reason: str
+    measurement: Measurement | None = None
+
+
+class ModelRef(Words):
+    """The original that a ladder descends from."""
+
+    name: str
+    sha256: Sha256
+
+
+class Ladder(Words):
+    """ladder.json: the variants of one model on one device, best first."""
+
+    version: Literal[1] = 1
+    model: ModelRef
+    device_class: DeviceClass
+    budget: Budget
+    rungs: tuple[Rung, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+
+# --- The worker's stream: JSON lines, the job first, then these ---------------------------
+
+
+class Progress(Words):
+    """Worker to parent: what is being done. `fraction` is of the whole job."""
+
+    type: Literal["progress"] = "progress"
+    stage: str
+    message: str
+    fraction: Share = 0.0
+
+
+class TrialRequest(Words):
+    """Worker to parent: please run this trial (a process at idle priority cannot)."""
+
+    type: Literal["trial"] = "trial"
+    job: TrialJob
+
+
+class Tried(Words):
+    """Worker to parent: one candidate was judged; exactly one of the two is given."""
+
+    type: Literal["tried"] = "tried"
+    rung: Rung | None = None
+    rejected: Rejected | None = None
+
+
+class Done(Words):
+    """Worker to parent: the ladder, which also lies in `out_dir/ladder.json`."""
+
+    type: Literal["done"] = "done"
+    ladder: Ladder
+
+
+class Failed(Words):
+    """Worker or trial to parent: the job failed; see compression.errors."""
+
+    type: Literal["failed"] = "failed"
+    kind: str
+    message: str
+
+
+class TrialAnswer(Words):
+    """Parent to worker: the measurement, or why there is none."""
+
+    type: Literal["answer"] = "answer"
+    measurement: Measurement | None = None
+    failed: Failed | None = None
+
+
+FromWorker = Annotated[Progress | TrialRequest | Tried | Done | Failed, Field(discriminator="type")]
