@@ -23,7 +23,17 @@ class Reply(Words):
 
 
 class Event(Words):
-    """One thing that happened. `figures` are measured values with units in their names."""
+    """One thing that happened. `figures` are measured values with units in their names.
+
+    | kind     | `state`            | `figures`                                              |
+    | state    | the state entered  | what was measured on the way there, where there is any |
+    | progress | the state it is in | `fraction`, `stage`; of a pull `done_bytes`, `bytes`   |
+    | tried    | COMPRESSING        | `label`, `accepted`, and `measurement` where one ran   |
+    | swapped  | the state it is in | `label`, `sha256`, `load_ms`, ..., `measurement`       |
+    | refused  |                    | what was refused is in `message`                       |
+    | crashed  |                    | `blamed`                                               |
+    | corrupt  |                    | what arrived damaged is in `message`                   |
+    """
 
     device: str
     at_s: float

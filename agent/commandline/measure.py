@@ -1,0 +1,61 @@
+"""Measure a model on this device, beside its original (or beside itself, for the noise).
+
+Peak memory is taken first, in a process that has loaded nothing else; then latency, in
+interleaved rounds with the original, and agreement over all inputs.
+"""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from agent.commandline.failures import as_exit_error
+from agent.errors import BadInput
+from agent.host import compressor
+from compression import report
+from compression.errors import CompressionError
+from compression.job import Runtime, TrialJob
+
+EXAMPLES = """examples:
+  trimtab measure model.onnx --inputs inputs.npz
+  trimtab measure smaller/rung-1a2b3c4d5e6f.onnx --original model.onnx \\
+      --inputs held-out.npz --threads 2 --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("--original", type=Path, metavar="ORIGINAL.onnx",
+                        help="what to compare with (the model itself)")  # fmt: skip
+    parser.add_argument("--inputs", type=Path, required=True, metavar="X.npz")
+    parser.add_argument("--threads", type=int, default=1, help="threads to run it with (1)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for the rounds (20)")
+    parser.add_argument("--json", action="store_true", help="print the measurement as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    original = arguments.original or arguments.model
+    for path in (arguments.model, original, arguments.inputs):
+        if not path.is_file():
+            raise BadInput(f"cannot find {path}")
+    if arguments.threads < 1 or arguments.seconds <= 0:
+        raise BadInput("cannot measure: --threads and --seconds must be above 0")
+    trial = TrialJob(
+        candidate_path=str(arguments.model.resolve()),
+        original_path=str(original.resolve()),
+        inputs_path=str(arguments.inputs.resolve()),
+        runtime=Runtime(threads=arguments.threads),
+        seconds=arguments.seconds,
+        rounds=200,
+    )
+    try:
+        measurement = asyncio.run(compressor.trial(trial))
+    except CompressionError as error:
+        raise as_exit_error(error) from error
+    if arguments.json:
+        sys.stdout.write(measurement.model_dump_json(indent=2, exclude_none=True) + "\n")
+    else:
+        sys.stdout.write(report.measurement(measurement) + "\n")
+    return 0

@@ -1,0 +1,216 @@
+"""Drives deployments: save the state, take its step, follow the table; one task per model."""
+
+import asyncio
+import contextlib
+import logging
+import random
+
+from agent.control.record import Deployment, Record, Records
+from agent.control.states import DEADLINE_S, REST, TRANSITIONS, Event, State
+from agent.control.steps import STEPS, Outcome, Parts, load_request
+from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
+from agent.protocol.commands import Deploy
+from compression.errors import BadInputs, BadModel, CompressionError
+
+log = logging.getLogger(__name__)
+
+_ENDS: tuple[tuple[type[Exception], Event], ...] = (
+    (Refused, Event.REFUSED),
+    (BadInput, Event.REFUSED),
+    (BadModel, Event.REFUSED),
+    (BadInputs, Event.REFUSED),
+    (Corrupt, Event.FAILED),
+    (CompressionError, Event.FAILED),
+)
+"""How a step ends when it raises. Unavailable and OSError are not here: they are tried again."""
+
+_ENDING = {Event.REFUSED: State.REFUSED, Event.FAILED: State.FAILED, Event.CANCELLED: State.FAILED}
+_RETRY_LEAST_S, _RETRY_MOST_S = 0.5, 60.0
+
+
+class Deployer:
+    """All deployments of this device."""
+
+    def __init__(self, parts: Parts, records: Records, *, retry_least_s: float = _RETRY_LEAST_S):
+        """Drive with `parts`, remember in `records`."""
+        self._parts = parts
+        self._records = records
+        self._retry_least_s = retry_least_s
+        self._known: dict[str, Record] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def records(self) -> tuple[Record, ...]:
+        """What is known of every model, by name."""
+        return tuple(self._known[name] for name in sorted(self._known))
+
+    async def resume(self) -> list[str]:
+        """Serve what served before the stop, then go on with what was under way.
+
+        Returns one sentence for each thing that could not be brought back.
+        """
+        records, troubles = self._records.all()
+        for record in records:
+            self._known[record.model] = record
+            if record.live is not None:
+                try:
+                    manifest = self._parts.catalog.manifest(record.model, record.live.version)
+                    await self._parts.load(
+                        load_request(record.model, record.live, manifest, self._parts)
+                    )
+                except TrimtabError as error:
+                    troubles.append(f"cannot bring back {record.model}: {error}")
+        for record in records:
+            if record.deployment and record.deployment.state not in REST:
+                log.info("resuming %s in %s", record.model, record.deployment.state)
+                self._begin(record.model)
+        return troubles
+
+    async def start(self, command_id: str, order: Deploy) -> str:
+        """Begin a deployment; one that is under way for the same model gives way.
+
+        Raises:
+            Refused: that version is older than what serves.
+        """
+        record = self._known.get(order.model) or Record(model=order.model)
+        if record.live and order.version < record.live.version:
+            raise Refused(
+                f"cannot deploy {order.model}@{order.version}: "
+                f"older than {record.live.version}, which serves"
+            )
+        if record.deployment and record.deployment.id == command_id:
+            return "accepted"  # a kill came between the deployment's begin and our answer
+        replaced = await self._stop_task(order.model)
+        record = self._known.get(order.model) or record
+        deployment = Deployment(
+            id=command_id,
+            version=order.version,
+            strategy=order.strategy,
+            budget=order.budget,
+            minutes=order.minutes,
+        )
+        self._enter(record.model_copy(update={"deployment": deployment}), "accepted")
+        self._begin(order.model)
+        return "accepted" + ("; the deployment under way was stopped for it" if replaced else "")
+
+    async def cancel(self, model: str) -> str:
+        """Stop the work on a model; what serves goes on serving.
+
+        Raises:
+            Refused: nothing is under way.
+        """
+        if not await self._stop_task(model):
+            raise Refused(f"cannot cancel {model}: nothing is under way")
+        record = self._known[model]
+        self._follow(record, Event.CANCELLED, "cancelled by command")
+        self._begin(model)
+        return "cancelled"
+
+    async def remove(self, model: str) -> str:
+        """Stop serving a model and forget its files.
+
+        Raises:
+            Refused: it is not here.
+        """
+        if model not in self._known:
+            raise Refused(f"cannot remove {model}: it is not deployed here")
+        await self._stop_task(model)
+        await self._parts.unload(model)
+        self._records.remove(model)
+        del self._known[model]
+        self._parts.catalog.remove_model(model)
+        return "removed"
+
+    async def stop(self) -> None:
+        """Stop driving; everything resumes at the next start."""
+        for model in list(self._tasks):
+            await self._stop_task(model)
+
+    async def wait(self, model: str) -> Record:
+        """Wait until a model's deployment rests; return its record."""
+        task = self._tasks.get(model)
+        if task is not None:
+            await asyncio.shield(task)
+        return self._known[model]
+
+    def _begin(self, model: str) -> None:
+        self._tasks[model] = asyncio.create_task(self._drive(model), name=f"deployment of {model}")
+
+    async def _stop_task(self, model: str) -> bool:
+        """Stop the model's task; whether it was working."""
+        task = self._tasks.pop(model, None)
+        if task is None or task.done():
+            return False
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return True
+
+    async def _drive(self, model: str) -> None:
+        while True:
+            record = self._known[model]
+            deployment = record.deployment
+            if deployment is None or deployment.state in REST:
+                break
+            event, record, message = await self._step(record, deployment.state)
+            self._follow(record, event, message)
+        self._tidy(model)
+
+    async def _step(self, record: Record, state: State) -> tuple[Event, Record, str]:
+        """Take one step, again while what it needs is not there, until its deadline."""
+        deadline_s = DEADLINE_S[state]
+        try:
+            async with asyncio.timeout(deadline_s):
+                event, after = await self._persistently(record, state)
+        except TimeoutError:
+            return Event.FAILED, record, f"cannot finish {state} in {deadline_s:.0f} s"
+        except Exception as error:
+            kind = next((end for kind, end in _ENDS if isinstance(error, kind)), None)
+            if kind is None:
+                log.exception("a bug in %s of %s", state, record.model)
+                return Event.FAILED, record, f"internal error in {state}: {error!r}"
+            return kind, record, str(error)
+        message = after.deployment.message if after.deployment else ""
+        return event, after, message
+
+    async def _persistently(self, record: Record, state: State) -> Outcome:
+        pause_s, last_said = self._retry_least_s, ""
+        while True:
+            try:
+                return await STEPS[state](record, self._parts)
+            except (Unavailable, OSError) as error:
+                if str(error) != last_said:  # said once, not at every attempt
+                    last_said = str(error)
+                    self._parts.emit("progress", record, f"waiting: {error}", stage="wait")
+                    log.warning("%s of %s waits: %s", state, record.model, error)
+            # Full jitter: a fleet that waits for one broker must not come back in step.
+            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
+            pause_s = min(_RETRY_MOST_S, pause_s * 2)
+
+    def _follow(self, record: Record, event: Event, message: str) -> None:
+        assert record.deployment is not None
+        state = record.deployment.state
+        if state is State.RESTORING and event in {Event.REFUSED, Event.FAILED}:
+            message = message or record.deployment.message
+        if state is State.RESTORING and event is Event.CANCELLED:
+            return  # already on its way to rest
+        changes: dict[str, object] = {"state": TRANSITIONS[state, event], "message": message}
+        if TRANSITIONS[state, event] is State.RESTORING:
+            changes["ending"] = _ENDING[event]
+        self._enter(record.with_deployment(**changes), message)
+
+    def _enter(self, record: Record, message: str) -> None:
+        """Save, then tell."""
+        assert record.deployment is not None
+        self._records.save(record)
+        self._known[record.model] = record
+        log.info("%s: %s %s", record.model, record.deployment.state, message)
+        self._parts.emit("state", record, message)
+
+    def _tidy(self, model: str) -> None:
+        """Free the disk of versions that are neither live nor the way back."""
+        record = self._known[model]
+        kept = {v.version for v in (record.live, record.previous) if v}
+        if record.deployment and record.deployment.state is State.LIVE:
+            kept.add(record.deployment.version)
+        self._parts.catalog.keep_only(model, kept)
+

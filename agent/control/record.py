@@ -1,0 +1,131 @@
+"""What a deployment remembers across restarts: one JSON file per model, replaced atomically."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent.control.states import State
+from agent.errors import Corrupt
+from agent.protocol.commands import Strategy
+from agent.protocol.topics import check_name
+from compression.job import Budget, Measurement, Runtime, Sha256
+from compression.words import Words, explain
+
+
+class Variant(Words):
+    """A file that serves or can serve. `path` is relative to the state folder."""
+
+    version: int
+    label: str
+    path: str
+    sha256: Sha256
+    runtime: Runtime
+    probe: str | None = None
+    measurement: Measurement | None = None
+    meets_budget: bool | None = None
+
+
+class Deployment(Words):
+    """One deploy command on its way."""
+
+    id: str
+    version: int
+    strategy: Strategy
+    budget: Budget
+    """As the command gave it."""
+    minutes: float
+    state: State = State.VERIFYING
+    message: str = ""
+    """Why it is where it is; of a rest state, the reason."""
+    ending: State | None = None
+    """Where RESTORING leads."""
+    effective_budget: Budget | None = None
+    """The command's over the manifest's over the device's, fixed when work begins."""
+    original: Measurement | None = None
+    """The original against itself: its cost, and the noise of this device."""
+    turned_down: tuple[Sha256, ...] = ()
+    """Rungs that admission refused or that failed to load."""
+    chosen: Variant | None = None
+
+
+class Record(Words):
+    """All that persists of one model on this device."""
+
+    model: str
+    live: Variant | None = None
+    """What serves now. A deployment under way does not change it before its switch."""
+    previous: Variant | None = None
+    deployment: Deployment | None = None
+
+    def with_deployment(self, **changes: object) -> "Record":
+        """This record, with its deployment's fields changed."""
+        assert self.deployment is not None
+        return self.model_copy(update={"deployment": self.deployment.model_copy(update=changes)})
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside, fsync, rename, fsync the folder: after a power cut it is old or new."""
+    beside = path.with_name(path.name + ".new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Records:
+    """The records in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep records in `folder`, which is made where it is missing."""
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, model: str) -> Path:
+        return self._folder / f"{check_name(model, what='model name')}.json"
+
+    def save(self, record: Record) -> None:
+        """Make it durable before anybody acts on it."""
+        write_atomically(self._path(record.model), record.to_json())
+
+    def load(self, model: str) -> Record:
+        """The record of a model; an empty one where there is none.
+
+        Raises:
+            Corrupt: the file cannot be read as a record.
+        """
+        path = self._path(model)
+        try:
+            return Record.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Record(model=model)
+        except ValidationError as error:
+            raise Corrupt(f"cannot read {path}: {explain(error)}") from error
+
+    def all(self) -> tuple[list[Record], list[str]]:
+        """Every record, and one sentence for each file that is damaged (it is set aside)."""
+        records, damaged = [], []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                records.append(self.load(path.stem))
+            except Corrupt as error:
+                path.rename(path.with_suffix(".damaged"))
+                damaged.append(f"{error}; set aside as {path.stem}.damaged")
+        return records, damaged
+
+    def remove(self, model: str) -> None:
+        """Forget a model."""
+        self._path(model).unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""The parent's side of a compression job: runs the worker, and every trial that it asks for.
+
+The worker runs at idle priority and may not start anything, so the trials are children of
+this process, at the priority that serving has.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.host import children
+from compression import errors
+from compression.job import (
+    CompressJob,
+    Done,
+    Failed,
+    FromWorker,
+    Ladder,
+    Measurement,
+    Progress,
+    TrialAnswer,
+    TrialJob,
+    TrialRequest,
+    Tried,
+)
+from compression.words import explain
+
+_FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
+_FROM_TRIAL: TypeAdapter[Measurement | Failed] = TypeAdapter(Measurement | Failed)
+_GRACE_S = 60.0
+"""Beyond the time that a child was given: import, load, and one run of a slow model."""
+_TRIAL_LIMITS = children.Limits(first_to_die=True)
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+@dataclass
+class _Child:
+    """A child with its last lines of stderr, which say why it died."""
+
+    process: asyncio.subprocess.Process
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+    async def keep_tail(self) -> None:
+        assert self.process.stderr is not None
+        with contextlib.suppress(ValueError):  # a line beyond the limit: nobody needs it
+            async for line in self.process.stderr:
+                self.tail.append(line.decode(errors="replace").rstrip()[:300])
+
+    async def line(self) -> bytes:
+        """The next line of its output; empty where it has ended."""
+        assert self.process.stdout is not None
+        return await self.process.stdout.readline()
+
+    async def tell(self, message: bytes) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(ConnectionError):  # its death shows in line()
+            self.process.stdin.write(message + b"\n")
+            await self.process.stdin.drain()
+
+    async def death(self) -> str:
+        """How it ended and what it said last."""
+        code = await self.process.wait()
+        said = next((line for line in reversed(self.tail) if line), "")
+        return children.describe_exit(code) + (f": {said}" if said else "")
+
+
+@contextlib.asynccontextmanager
+async def _child(module: str, limits: children.Limits) -> AsyncIterator[_Child]:
+    process = await children.start(module, limits=limits, stderr=asyncio.subprocess.PIPE)
+    child = _Child(process)
+    tail = asyncio.create_task(child.keep_tail(), name=f"stderr of {module}")
+    try:
+        yield child
+    finally:
+        await children.kill(process)
+        await asyncio.gather(tail, return_exceptions=True)
+
+
+async def trial(job: TrialJob) -> Measurement:
+    """Measure one candidate in a process of its own.
+
+    Raises:
+        CannotRun: it died or took too long; how is in the message.
+        BadModel, BadInputs: as the trial says.
+        Unavailable: no process can be started.
+    """
+    limit_s = job.seconds * 3 + _GRACE_S
+    async with _child("compression.trial", _TRIAL_LIMITS) as child:
+        await child.tell(job.to_json())
+        try:
+            async with asyncio.timeout(limit_s):
+                line = await child.line()
+                how = "" if line else await child.death()
+        except TimeoutError:
+            raise errors.CannotRun(f"cannot run here: no result after {limit_s:.0f} s") from None
+        if not line:
+            raise errors.CannotRun(f"cannot run here: {how}")
+        answer = _FROM_TRIAL.validate_json(line)
+    if isinstance(answer, Failed):
+        raise errors.from_wire(answer.kind, answer.message)
+    return answer
+
+
+async def _answer(request: TrialRequest) -> TrialAnswer:
+    try:
+        return TrialAnswer(measurement=await trial(request.job))
+    except errors.CompressionError as error:
+        return TrialAnswer(failed=Failed(**errors.to_wire(error)))
+
+
+async def compress(
+    job: CompressJob,
+    *,
+    memory_mib: float,
+    on_progress: Callable[[Progress], None] = _ignore,
+    on_tried: Callable[[Tried], None] = _ignore,
+) -> Ladder:
+    """Run one job in a worker at idle priority, under a memory ceiling, to its ladder.
+
+    Raises:
+        BadModel, BadInputs, OutOfBudget, CannotRun, CompressionError: as the worker says, or
+            because it died; what ran before is untouched.
+        Unavailable: no process can be started.
+    """
+    limits = children.Limits(idle=True, data_mib=memory_mib, first_to_die=True)
+    limit_s = job.minutes * 60 + _GRACE_S
+    async with _child("compression.worker", limits) as child:
+        try:
+            async with asyncio.timeout(limit_s):
+                await child.tell(job.to_json())
+                return await _converse(child, on_progress, on_tried)
+        except TimeoutError:
+            raise errors.OutOfBudget(
+                f"cannot finish compressing {job.model_name}: stopped after {limit_s:.0f} s"
+            ) from None
+
+
+async def _converse(
+    child: _Child, on_progress: Callable[[Progress], None], on_tried: Callable[[Tried], None]
+) -> Ladder:
+    while line := await child.line():
+        try:
+            message = _FROM_WORKER.validate_json(line)
+        except ValidationError as error:
+            raise errors.CompressionError(
+                f"cannot understand the worker: {explain(error)}"
+            ) from error
+        match message:
+            case Progress():
+                on_progress(message)
+            case Tried():
+                on_tried(message)
+            case TrialRequest():
+                await child.tell((await _answer(message)).to_json())
+            case Done():
+                return message.ladder
+            case Failed():
+                raise errors.from_wire(message.kind, message.message)
+    raise errors.CannotRun(f"cannot compress: the worker died, {await child.death()}")
