@@ -20,9 +20,7 @@ class Verdict:
 
 def judge(measurement: Measurement, budget: Budget, *, available_mib: float) -> Verdict:
     """Judge a variant that is to take over: the whole budget, and the memory free right now."""
-    return Verdict(
-        (*ladder.misses(measurement, budget), *_memory(measurement, available_mib))
-    )
+    return Verdict((*ladder.misses(measurement, budget), *_memory(measurement, available_mib)))
 
 
 def judge_original(measurement: Measurement, budget: Budget, *, available_mib: float) -> Verdict:
@@ -43,9 +41,7 @@ def _memory(measurement: Measurement, available_mib: float) -> tuple[str, ...]:
 
 def next_rung(offered: Ladder, turned_down: tuple[Sha256, ...]) -> Rung | None:
     """The best rung that meets its budget and was not turned down before."""
-    return next(
-        (r for r in offered.rungs if r.meets_budget and r.sha256 not in turned_down), None
-    )
+    return next((r for r in offered.rungs if r.meets_budget and r.sha256 not in turned_down), None)
 
 
 def nearest(offered: Ladder) -> str:

@@ -213,4 +213,3 @@ class Deployer:
         if record.deployment and record.deployment.state is State.LIVE:
             kept.add(record.deployment.version)
         self._parts.catalog.keep_only(model, kept)
-

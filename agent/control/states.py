@@ -1,8 +1,8 @@
 """Which state follows which; the work is in steps.py.
 
-    VERIFYING -> FETCHING -> STARTING -> COMPRESSING -> TRYING -> SWITCHING -> LIVE
-                                  (as-is, or nothing better: LIVE)
-    any of them: refused / failed / cancelled -> RESTORING -> LIVE, REFUSED or FAILED
+VERIFYING -> FETCHING -> STARTING -> COMPRESSING -> TRYING -> SWITCHING -> LIVE
+                              (as-is, or nothing better: LIVE)
+any of them: refused / failed / cancelled -> RESTORING -> LIVE, REFUSED or FAILED
 """
 
 from enum import StrEnum

@@ -50,9 +50,7 @@ class Compress(Protocol):
 class Emit(Protocol):
     """Tells the fleet what happened to a deployment."""
 
-    def __call__(
-        self, kind: str, record: Record, message: str = "", **figures: Any
-    ) -> None: ...
+    def __call__(self, kind: str, record: Record, message: str = "", **figures: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -216,8 +214,7 @@ async def compress(record: Record, parts: Parts) -> Outcome:
     manifest = parts.catalog.manifest(record.model, deployment.version)
     if manifest.files.calibration is None:
         raise Refused(
-            f"cannot compress {record.model}@{manifest.version}: "
-            "no calibration inputs came with it"
+            f"cannot compress {record.model}@{manifest.version}: no calibration inputs came with it"
         )
     job = CompressJob(
         model_name=record.model,
@@ -248,9 +245,15 @@ def _tell_tried(tried: Tried, record: Record, parts: Parts) -> None:
     if one is None:
         return
     measured = one.measurement.model_dump(exclude_none=True) if one.measurement else None
-    reason = tried.rejected.reason if tried.rejected else "; ".join(tried.rung.misses if tried.rung else ())
+    reason = (
+        tried.rejected.reason
+        if tried.rejected
+        else "; ".join(tried.rung.misses if tried.rung else ())
+    )
     figures: dict[str, Any] = {"label": one.recipe.label, "accepted": tried.rung is not None}
-    parts.emit("tried", record, reason, **figures, **({"measurement": measured} if measured else {}))
+    parts.emit(
+        "tried", record, reason, **figures, **({"measurement": measured} if measured else {})
+    )
 
 
 def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
@@ -330,7 +333,9 @@ async def switch(record: Record, parts: Parts) -> Outcome:
 
 async def _switch(record: Record, variant: Variant, manifest: Manifest, parts: Parts) -> Record:
     reply = await parts.load(load_request(record.model, variant, manifest, parts))
-    previous = record.live if record.live and record.live.sha256 != variant.sha256 else record.previous
+    previous = (
+        record.live if record.live and record.live.sha256 != variant.sha256 else record.previous
+    )
     record = record.model_copy(update={"live": variant, "previous": previous})
     measured = variant.measurement
     parts.emit(
@@ -341,9 +346,7 @@ async def _switch(record: Record, variant: Variant, manifest: Manifest, parts: P
     return record
 
 
-def load_request(
-    model: str, variant: Variant, manifest: Manifest, parts: Parts
-) -> LoadRequest:
+def load_request(model: str, variant: Variant, manifest: Manifest, parts: Parts) -> LoadRequest:
     """What the server is told about a variant."""
     return LoadRequest(
         name=model,
