@@ -1,0 +1,154 @@
+"""Where the models of this device lie, and which of them are complete.
+
+models/NAME/VERSION/manifest.json   the verified payload, written first
+                    model.onnx      present only when whole and verified
+                    calibration.npz evaluation.npz
+                    ladder/         variants and ladder.json
+"""
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import BadInput, Corrupt, Unavailable
+from agent.protocol import manifest as manifests
+from agent.protocol import topics
+from agent.protocol.manifest import FileRef, Manifest
+
+FILES = {"model": "model.onnx", "calibration": "calibration.npz", "evaluation": "evaluation.npz"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version of one model on this device."""
+
+    name: str
+    version: int
+    complete: bool
+    size_bytes: int
+
+
+class Catalog:
+    """The folder of models. Names become paths only after `topics.check_name`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def folder(self, name: str, version: int) -> Path:
+        """Where one version lies.
+
+        Raises:
+            BadInput: the name or version cannot stand in a path.
+        """
+        topics.check_name(name, what="model name")
+        if version < 1:
+            raise BadInput(f"cannot use version {version} of {name}: versions begin at 1")
+        return self._folder / name / str(version)
+
+    def path(self, name: str, version: int, file: str) -> Path:
+        """Where `file` (model, calibration, evaluation) of one version lies."""
+        return self.folder(name, version) / FILES[file]
+
+    def ladder(self, name: str, version: int) -> Path:
+        """The folder of variants and ladder.json."""
+        return self.folder(name, version) / "ladder"
+
+    def begin(self, payload: bytes) -> Manifest:
+        """Keep the payload of a verified manifest envelope, and make room for its files.
+
+        Raises:
+            BadInput: it is no manifest.
+            Unavailable: the disk is full or failing.
+        """
+        manifest = manifests.parse(payload)
+        path = self.folder(manifest.name, manifest.version) / "manifest.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, payload)
+        except OSError as error:
+            raise Unavailable(f"cannot keep the manifest {path}: {error}") from error
+        return manifest
+
+    def manifest(self, name: str, version: int) -> Manifest:
+        """The manifest of one version.
+
+        Raises:
+            Unavailable: there is none.
+            Corrupt: it cannot be read any more.
+        """
+        path = self.folder(name, version) / "manifest.json"
+        try:
+            return manifests.parse(path.read_bytes())
+        except OSError as error:
+            raise Unavailable(f"cannot find {name}@{version} on this device: {error}") from error
+        except BadInput as error:
+            raise Corrupt(f"{error} ({path})") from error
+
+    def missing(self, name: str, version: int) -> dict[Path, FileRef]:
+        """Which files of one version are not here yet, and what to fetch for each."""
+        files = self.manifest(name, version).files
+        wanted = {
+            self.path(name, version, file): ref
+            for file in FILES
+            if (ref := getattr(files, file)) is not None
+        }
+        # The download renames a file here only when it is whole, so its size is proof enough.
+        return {path: ref for path, ref in wanted.items() if _size(path) != ref.size_bytes}
+
+    def complete(self, name: str, version: int) -> bool:
+        """Whether everything that the manifest names is here."""
+        try:
+            return not self.missing(name, version)
+        except (Unavailable, Corrupt):
+            return False
+
+    def entries(self) -> list[Entry]:
+        """Every version here, by name and version; what does not belong is passed over."""
+        found = []
+        for path in self._folder.glob("*/*"):
+            name, version = path.parent.name, path.name
+            if path.is_dir() and topics.NAME.match(name) and version.isdecimal() and int(version):
+                found.append((name, int(version)))
+        return [
+            Entry(name, version, self.complete(name, version), self.size_bytes(name, version))
+            for name, version in sorted(found)
+        ]
+
+    def size_bytes(self, name: str, version: int) -> int:
+        """Bytes on disk of one version with its variants."""
+        files = self.folder(name, version).rglob("*")
+        return sum(_size(path) or 0 for path in files if path.is_file() and not path.is_symlink())
+
+    def remove(self, name: str, version: int | None = None) -> int:
+        """Remove one version, or all of them; return the bytes freed. Fine when absent.
+
+        The manifest goes first: a version half-removed by a kill is not complete.
+        """
+        versions = [version] if version else [e.version for e in self.entries() if e.name == name]
+        freed = 0
+        for each in versions:
+            folder = self.folder(name, each)
+            freed += self.size_bytes(name, each)
+            (folder / "manifest.json").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+        return freed
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(path)
