@@ -1,0 +1,174 @@
+"""The variants of one model, best first: judged against a budget, ordered, picked (pure), kept."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from compression.errors import BadInputs
+from compression.job import (
+    Budget,
+    DeviceClass,
+    Ladder,
+    Measurement,
+    ModelRef,
+    Rejected,
+    Rung,
+)
+from compression.words import explain
+
+FILE = "ladder.json"
+
+_Figure = Callable[[Measurement], float]
+# Budget field -> (what it is called, unit, how the measurement says it). All are upper bounds.
+BOUNDS: dict[str, tuple[str, str, _Figure]] = {
+    "latency_p95_ms": ("latency p95", " ms", lambda m: m.latency_p95_ms),
+    "latency_ratio": ("latency ratio", "", lambda m: m.latency_ratio),
+    "peak_memory_mib": ("peak memory", " MiB", lambda m: m.peak_memory_mib),
+    "memory_ratio": (
+        "memory ratio",
+        "",
+        lambda m: m.peak_memory_mib / max(m.original_peak_memory_mib, 1e-9),
+    ),
+    "size_mib": ("size", " MiB", lambda m: m.size_mib),
+    "size_ratio": ("size ratio", "", lambda m: m.size_mib / max(m.original_size_mib, 1e-9)),
+    "threads": ("threads", "", lambda m: m.threads),
+}
+
+
+def cpu_share(measurement: Measurement, *, rate_hz: float, cores: int) -> float:
+    """Share of all cores that `rate_hz` inferences a second use."""
+    return measurement.cpu_ms_per_inference * rate_hz / 1000.0 / cores
+
+
+def misses(measurement: Measurement, budget: Budget, *, cores: int) -> tuple[str, ...]:
+    """Say where a measurement misses the budget, one sentence with values for each field."""
+    return tuple(text for text, _ in _misses(measurement, budget, cores))
+
+
+def shortfall(measurement: Measurement, budget: Budget, *, cores: int) -> float:
+    """How far a measurement misses the budget: the sum of what each field is over by (0: met).
+
+    Each is a fraction of its bound, so that milliseconds and MiB can be added.
+    """
+    return sum(over for _, over in _misses(measurement, budget, cores))
+
+
+def _misses(measurement: Measurement, budget: Budget, cores: int) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for field, (name, unit, figure) in BOUNDS.items():
+        bound = getattr(budget, field)
+        value = figure(measurement)
+        if bound is not None and value > bound:
+            shown = f"{name} {_number(value)}{unit} over budget {_number(bound)}{unit}"
+            found.append((shown, value / bound - 1.0))
+    if budget.cpu_share is not None and budget.request_rate_hz is not None:
+        share = cpu_share(measurement, rate_hz=budget.request_rate_hz, cores=cores)
+        if share > budget.cpu_share:
+            text = (
+                f"CPU share {share:.1%} at {_number(budget.request_rate_hz)} Hz on {cores} "
+                f"cores over budget {budget.cpu_share:.1%}"
+            )
+            found.append((text, share / budget.cpu_share - 1.0))
+    agreement = measurement.agreement
+    if budget.min_agreement is not None and agreement.value < budget.min_agreement:
+        text = (
+            f"agreement {agreement.value:.3f} ({agreement.kind}, {agreement.samples} samples) "
+            f"below {budget.min_agreement:.3f}"
+        )
+        found.append((text, budget.min_agreement / max(agreement.value, 1e-3) - 1.0))
+    return found
+
+
+def judged(rung: Rung, budget: Budget, *, cores: int) -> Rung:
+    """The same rung, judged against `budget`."""
+    found = misses(rung.measurement, budget, cores=cores)
+    return rung.model_copy(update={"meets_budget": not found, "misses": found})
+
+
+def build(
+    *,
+    model: ModelRef,
+    device_class: DeviceClass,
+    budget: Budget,
+    rungs: Sequence[Rung],
+    rejected: Sequence[Rejected] = (),
+) -> Ladder:
+    """Judge and order: first those that meet the budget, by agreement; then by how far they miss.
+
+    Among equals the faster comes first, then the smaller.
+    """
+    cores = device_class.cores
+
+    def place(rung: Rung) -> tuple[float, ...]:
+        m = rung.measurement
+        far = shortfall(m, budget, cores=cores)
+        return (far, -m.agreement.value, m.latency_ratio, m.size_mib)
+
+    ordered = sorted((judged(rung, budget, cores=cores) for rung in rungs), key=place)
+    return Ladder(
+        model=model,
+        device_class=device_class,
+        budget=budget,
+        rungs=tuple(ordered),
+        rejected=tuple(rejected),
+    )
+
+
+def pick(ladder: Ladder, budget: Budget) -> Rung | None:
+    """The best rung under `budget`, which need not be the ladder's own; None: nothing meets it."""
+    cores = ladder.device_class.cores
+    fitting = [rung for rung in ladder.rungs if not misses(rung.measurement, budget, cores=cores)]
+    return max(fitting, key=lambda rung: rung.measurement.agreement.value, default=None)
+
+
+def nearest(ladder: Ladder, budget: Budget) -> Rung | None:
+    """The rung that misses `budget` by least; None only for a ladder without rungs."""
+    cores = ladder.device_class.cores
+    return min(
+        ladder.rungs,
+        key=lambda rung: shortfall(rung.measurement, budget, cores=cores),
+        default=None,
+    )
+
+
+def load(folder: Path) -> Ladder:
+    """Read `ladder.json` of a folder.
+
+    Raises:
+        BadInputs: it is not there, or not a ladder.
+    """
+    path = folder / FILE
+    try:
+        return Ladder.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadInputs(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise BadInputs(f"cannot read {path}: {explain(error)}") from error
+
+
+def save(ladder: Ladder, folder: Path) -> Path:
+    """Write `ladder.json` beside, sync it and rename it: a power cut leaves the old or the new."""
+    path = folder / FILE
+    replace(path, ladder.to_json())
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, durably."""
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"

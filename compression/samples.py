@@ -1,0 +1,262 @@
+"""Inputs on disk (.npz): checked as they are opened, read one sample at a time.
+
+One array per model input under the input's own name, samples on the leading axis; ragged inputs
+as `NAME::0000`, `NAME::0001`, ...; labels as `::labels`; the outputs that a probe expects as
+`::expected::NAME`. Memory does not grow with the number of samples: stored arrays are read in
+place, compressed ones are unpacked once into an unnamed temporary file.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compression.errors import BadInputs
+from compression.job import InputSpec
+from compression.npz import Archive, Stored
+
+Arrays = dict[str, NDArray[Any]]
+LABELS = "::labels"
+EXPECTED = "::expected::"
+DEFAULT_BYTES = 2 * 1024**3
+"""The most bytes that all arrays of one file may hold, unpacked."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Where the samples of one name lie: one array for all of them, or one for each."""
+
+    name: str
+    whole: Stored | None
+    each: tuple[Stored, ...]
+    rows: int | None
+    """Rows of `whole` that make one sample; None: an element without a batch axis."""
+
+    def __len__(self) -> int:
+        if self.whole is None:
+            return len(self.each)
+        return self.whole.shape[0] // (self.rows or 1)
+
+    def read(self, index: int, rank: int | None) -> NDArray[Any]:
+        if self.whole is None:
+            array = self.each[index].read()
+            return array[np.newaxis] if rank is not None and array.ndim == rank - 1 else array
+        if self.rows is None:
+            one: NDArray[Any] = self.whole.read_rows(index, 1)[0]
+            return one
+        return self.whole.read_rows(index * self.rows, self.rows)
+
+
+class Samples:
+    """An opened file of inputs. Close it, or use it in a `with` block."""
+
+    def __init__(self, path: Path, archive: Archive, specs: Sequence[InputSpec]) -> None:
+        self._path = path
+        self._archive = archive
+        self._specs = {spec.name: spec for spec in specs}
+        names = {name.split("::")[0] for name in archive.arrays if not name.startswith("::")}
+        if unknown := sorted(names - set(self._specs)):
+            raise self._bad(f"array {unknown[0]!r} is no input of the model ({self._known()})")
+        self._columns = {
+            name: _column(name, archive.arrays, len(spec.shape), spec.shape[:1])
+            for name, spec in self._specs.items()
+        }
+        self._expected = {
+            name.removeprefix(EXPECTED).split("::")[0] for name in archive.arrays
+            if name.startswith(EXPECTED)
+        }  # fmt: skip
+        self._check()
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Fine to call twice."""
+        self._archive.close()
+
+    def sample(self, index: int) -> Arrays:
+        """Sample `index` by input name, with a leading batch axis (1, or the model's own).
+
+        Raises:
+            BadInputs: it holds NaN or an infinity, or the file cannot be read any more.
+        """
+        arrays = {
+            name: column.read(index, len(self._specs[name].shape))
+            for name, column in self._columns.items()
+        }
+        for name, array in arrays.items():
+            if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+                raise self._bad(f"input {name!r} of sample {index} holds NaN or an infinity")
+        return arrays
+
+    def expected(self, index: int) -> Arrays:
+        """Return what a probe expects for sample `index`, by output name; empty without one."""
+        arrays = self._archive.arrays
+        return {
+            name: _column(EXPECTED + name, arrays, None, (1,)).read(index, None)
+            for name in sorted(self._expected)
+        }
+
+    def labels(self) -> NDArray[Any] | None:
+        """Return the labels, samples on the leading axis, or None where there are none."""
+        stored = self._archive.arrays.get(LABELS)
+        return None if stored is None else stored.read()
+
+    def shapes(self, index: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of sample `index` without reading its values."""
+        return {
+            name: _shape(column, index, len(self._specs[name].shape))
+            for name, column in self._columns.items()
+        }
+
+    def largest(self) -> int:
+        """Return the index of the sample with the most elements."""
+        sizes = [
+            sum(int(np.prod(shape)) for shape in self.shapes(index).values())
+            for index in range(len(self))
+        ]
+        return int(np.argmax(sizes))
+
+    def _check(self) -> None:
+        counts = {name: len(column) for name, column in self._columns.items()}
+        if 0 in counts.values() or not counts:
+            raise self._bad("it holds no samples")
+        if len(set(counts.values())) > 1:
+            raise self._bad(f"inputs have different numbers of samples: {counts}")
+        labels = self._archive.arrays.get(LABELS)
+        if labels is not None and labels.shape[:1] != (len(self),):
+            raise self._bad(f"labels of shape {labels.shape} for {len(self)} samples")
+        for name, column in self._columns.items():
+            stored = (column.whole,) if column.whole else column.each
+            wanted = self._specs[name]
+            for index, one in enumerate(stored):
+                if one is not None and one.dtype != np.dtype(wanted.dtype):
+                    raise self._bad(
+                        f"input {name!r} is {one.dtype}, the model wants {wanted.dtype}"
+                    )
+                shape = _shape(column, index, len(wanted.shape))
+                if not _fits(shape, wanted.shape):
+                    raise self._bad(
+                        f"input {name!r} has samples of shape {list(shape)}, the model wants "
+                        f"{list(wanted.shape)} (-1: any)"
+                    )
+
+    def _known(self) -> str:
+        return ", ".join(self._specs) or "it has none"
+
+    def _bad(self, what: str) -> BadInputs:
+        return BadInputs(f"cannot use inputs {self._path.name}: {what}")
+
+
+def open_samples(
+    path: Path, inputs: Sequence[InputSpec], *, most_bytes: int = DEFAULT_BYTES
+) -> Samples:
+    """Open and check an .npz of inputs for a model with these `inputs`.
+
+    Raises:
+        BadInputs: no such file, not an .npz, truncated, damaged, larger than `most_bytes`
+            unpacked, object arrays, a missing or unknown name, a wrong dtype or shape, no samples.
+    """
+    archive = Archive(path, most_bytes=most_bytes)
+    try:
+        return Samples(path, archive, inputs)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def write(
+    path: Path,
+    samples: Sequence[Mapping[str, NDArray[Any]]],
+    *,
+    labels: NDArray[Any] | None = None,
+    expected: Sequence[Mapping[str, NDArray[Any]]] = (),
+) -> None:
+    """Write samples as `Samples.sample` gives them (and what a probe expects of each)."""
+    arrays: Arrays = {}
+    for prefix, rows in (("", samples), (EXPECTED, expected)):
+        for name in rows[0] if rows else ():
+            arrays |= _pack(prefix + name, [np.asarray(row[name]) for row in rows])
+    if labels is not None:
+        arrays[LABELS] = labels
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def split(
+    count: int, seed: int, *, shares: tuple[float, float] = (0.5, 0.2)
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Divide sample indices into disjoint (calibration, choosing, reporting) parts.
+
+    What reports neither calibrated nor chose. With fewer than three samples all parts hold
+    all of them, and the caller must say so.
+    """
+    order = list(range(count))
+    if count < 3:
+        return tuple(order), tuple(order), tuple(order)
+    random.Random(seed).shuffle(order)  # noqa: S311  # a split, not a secret
+    first = min(max(1, round(count * shares[0])), count - 2)
+    second = min(max(1, round(count * shares[1])), count - first - 1)
+    parts = order[:first], order[first : first + second], order[first + second :]
+    return tuple(sorted(parts[0])), tuple(sorted(parts[1])), tuple(sorted(parts[2]))
+
+
+def _column(
+    name: str, arrays: Mapping[str, Stored], rank: int | None, leading: tuple[int, ...]
+) -> _Column:
+    if name in arrays:
+        whole = arrays[name]
+        if not whole.shape:
+            raise BadInputs(f"cannot use array {name!r}: a single number, not samples")
+        if rank is not None and len(whole.shape) == rank + 1:
+            return _Column(name, whole, (), None)
+        rows = max(1, leading[0]) if leading else 1
+        if whole.shape[0] % rows:
+            raise BadInputs(
+                f"cannot use array {name!r}: {whole.shape[0]} rows, the model takes {rows} at once"
+            )
+        return _Column(name, whole, (), rows)
+    parts = sorted(key for key in arrays if key.rpartition("::")[0] == name)
+    wanted = [f"{name}::{index:04d}" for index in range(len(parts))]
+    if not parts or parts != sorted(wanted):
+        missing = next((key for key in wanted if key not in parts), name)
+        raise BadInputs(f"cannot find array {missing!r} among {sorted(arrays)[:8]}")
+    return _Column(name, None, tuple(arrays[key] for key in wanted), None)
+
+
+def _shape(column: _Column, index: int, rank: int) -> tuple[int, ...]:
+    if column.whole is None:
+        shape = column.each[index].shape
+        return (1, *shape) if len(shape) == rank - 1 else shape
+    rest = column.whole.shape[1:]
+    return rest if column.rows is None else (column.rows, *rest)
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(
+        want in {-1, have} for have, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _pack(name: str, rows: list[NDArray[Any]]) -> Arrays:
+    if len({row.shape for row in rows}) > 1:
+        return {f"{name}::{index:04d}": row for index, row in enumerate(rows)}
+    if rows[0].ndim and rows[0].shape[0] == 1:
+        return {name: np.concatenate(rows)}
+    return {name: np.stack(rows)}
