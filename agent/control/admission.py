@@ -18,16 +18,22 @@ class Verdict:
         return not self.reasons
 
 
-def judge(measurement: Measurement, budget: Budget, *, available_mib: float) -> Verdict:
+def judge(measurement: Measurement, budget: Budget, *, available_mib: float, cores: int) -> Verdict:
     """Judge a variant that is to take over: the whole budget, and the memory free right now."""
-    return Verdict((*ladder.misses(measurement, budget), *_memory(measurement, available_mib)))
+    return Verdict(
+        (*ladder.misses(measurement, budget, cores=cores), *_memory(measurement, available_mib))
+    )
 
 
-def judge_original(measurement: Measurement, budget: Budget, *, available_mib: float) -> Verdict:
+def judge_original(
+    measurement: Measurement, budget: Budget, *, available_mib: float, cores: int
+) -> Verdict:
     """Judge the original that serves until something better is found: only what could hurt
     its neighbours on the device, which is memory."""
     memory = Budget(peak_memory_mib=budget.peak_memory_mib)
-    return Verdict((*ladder.misses(measurement, memory), *_memory(measurement, available_mib)))
+    return Verdict(
+        (*ladder.misses(measurement, memory, cores=cores), *_memory(measurement, available_mib))
+    )
 
 
 def _memory(measurement: Measurement, available_mib: float) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ import contextlib
 import logging
 import random
 
+from agent.control.parts import Outcome, Parts
 from agent.control.record import Deployment, Record, Records
 from agent.control.states import DEADLINE_S, REST, TRANSITIONS, Event, State
-from agent.control.steps import STEPS, Outcome, Parts, load_request
+from agent.control.steps import STEPS
+from agent.control.variants import load_request
 from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
 from agent.protocol.commands import Deploy
 from compression.errors import BadInputs, BadModel, CompressionError

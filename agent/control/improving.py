@@ -1,0 +1,132 @@
+"""COMPRESSING, TRYING and SWITCHING: a better variant is made, judged and put to work."""
+
+from typing import Any
+
+from agent.control import admission
+from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
+from agent.control.record import Record, Variant
+from agent.control.states import Event
+from agent.control.variants import switch_to
+from agent.errors import Refused
+from agent.protocol.manifest import Manifest
+from compression.job import CompressJob, Rejected, Rung, TrialJob, Tried
+
+
+async def compress(record: Record, parts: Parts) -> Outcome:
+    """Have the worker make a ladder, and choose its best rung."""
+    deployment = deployment_of(record)
+    manifest = parts.catalog.manifest(record.model, deployment.version)
+    if manifest.files.calibration is None:
+        raise Refused(
+            f"cannot compress {record.model}@{manifest.version}: no calibration inputs came with it"
+        )
+    job = CompressJob(
+        model_name=record.model,
+        model_path=str(parts.catalog.model_path(manifest)),
+        calibration_path=str(parts.catalog.calibration_path(manifest)),
+        evaluation_path=None,  # kept untouched, for the admission
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        budget=deployment.effective_budget or deployment.budget,
+        device_class=parts.device_class,
+        out_dir=str(parts.catalog.ladder_dir(manifest)),
+        minutes=deployment.minutes,
+        work_memory_mib=parts.work_memory_mib,
+    )
+    async with parts.heavy:
+        await parts.compress(
+            job,
+            on_progress=lambda p: parts.emit(
+                "progress", record, p.message, stage=p.stage, fraction=p.fraction
+            ),
+            on_tried=lambda t: _tell_tried(t, record, parts),
+        )
+    return _choose(record, manifest, parts)
+
+
+def _tell_tried(tried: Tried, record: Record, parts: Parts) -> None:
+    one = tried.rung or tried.rejected
+    if one is None:
+        return
+    figures: dict[str, Any] = {"label": one.recipe.label, "accepted": tried.rung is not None}
+    if one.measurement:
+        figures["measurement"] = one.measurement.model_dump(exclude_none=True)
+    reason = one.reason if isinstance(one, Rejected) else "; ".join(one.misses)
+    parts.emit("tried", record, reason, **figures)
+
+
+def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
+    """Take the best rung that meets the budget and was not turned down."""
+    deployment = deployment_of(record)
+    offered = parts.catalog.ladder(manifest)
+    rung = admission.next_rung(offered, deployment.turned_down)
+    if rung is None:
+        nearest = admission.nearest(offered)
+        raise Refused(f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}")
+    chosen = _variant(rung, manifest, parts)
+    return Event.DONE, record.with_deployment(chosen=chosen, message="")
+
+
+def _variant(rung: Rung, manifest: Manifest, parts: Parts) -> Variant:
+    folder = parts.catalog.ladder_dir(manifest)
+    return Variant(
+        version=manifest.version,
+        label=rung.recipe.label,
+        path=parts.catalog.relative(folder / rung.file),
+        sha256=rung.sha256,
+        runtime=rung.runtime,
+        probe=parts.catalog.relative(folder / rung.probe) if rung.probe else None,
+        measurement=rung.measurement,
+        meets_budget=rung.meets_budget,
+    )
+
+
+async def try_out(record: Record, parts: Parts) -> Outcome:
+    """Judge the chosen variant on inputs that neither calibrated nor chose, where they came."""
+    deployment = deployment_of(record)
+    manifest = parts.catalog.manifest(record.model, deployment.version)
+    chosen, budget = deployment.chosen, deployment.effective_budget or deployment.budget
+    assert chosen is not None
+    assert chosen.measurement is not None
+    if record.live and record.live.sha256 == chosen.sha256:
+        live = record.live.model_copy(update={"meets_budget": True})
+        record = record.model_copy(update={"live": live})
+        return say(record, Event.SETTLED, f"{chosen.label!r} meets the budget and serves already")
+
+    measurement = chosen.measurement
+    if manifest.files.evaluation is not None:
+        async with parts.heavy:
+            measurement = await parts.trial(
+                TrialJob(
+                    candidate_path=str(parts.catalog.absolute(chosen.path)),
+                    original_path=str(parts.catalog.model_path(manifest)),
+                    inputs_path=str(parts.catalog.evaluation_path(manifest)),
+                    split="evaluation",
+                    outputs=manifest.outputs,
+                    runtime=chosen.runtime,
+                    seconds=TRIAL_SECONDS,
+                )
+            )
+    verdict = admission.judge(
+        measurement, budget, available_mib=parts.available_mib(), cores=parts.device_class.cores
+    )
+    if not verdict.admitted:
+        why = f"cannot admit {chosen.label!r}: {'; '.join(verdict.reasons)}"
+        parts.emit("tried", record, why, label=chosen.label, accepted=False,
+                   measurement=measurement.model_dump(exclude_none=True))  # fmt: skip
+        turned_down = (*deployment.turned_down, chosen.sha256)
+        record = record.with_deployment(turned_down=turned_down, message=why)
+        _, record = _choose(record, manifest, parts)
+        return Event.AGAIN, record
+    return Event.DONE, record.with_deployment(
+        chosen=chosen.model_copy(update={"measurement": measurement})
+    )
+
+
+async def switch(record: Record, parts: Parts) -> Outcome:
+    """Let the chosen variant take over from what serves."""
+    deployment = deployment_of(record)
+    assert deployment.chosen is not None
+    manifest = parts.catalog.manifest(record.model, deployment.version)
+    record = await switch_to(record, deployment.chosen, manifest, parts)
+    return say(record, Event.DONE, f"{deployment.chosen.label!r} serves")

@@ -1,0 +1,81 @@
+"""What the steps work with; `app` builds it and hands it in."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.control.record import Deployment, Record
+from agent.control.states import Event
+from agent.protocol.manifest import FileRef, Manifest
+from agent.protocol.private import LoadReply, LoadRequest
+from agent.store.catalog import Catalog
+from compression.job import (
+    Budget,
+    CompressJob,
+    DeviceClass,
+    Ladder,
+    Measurement,
+    Progress,
+    TrialJob,
+    Tried,
+)
+
+TRIAL_SECONDS = 6.0
+"""How long the rounds of one trial may take: a deployed device shares its cores with its work."""
+
+
+class Compress(Protocol):
+    """Runs one job to its ladder; see agent.host.compressor.compress."""
+
+    def __call__(
+        self,
+        job: CompressJob,
+        *,
+        on_progress: Callable[[Progress], None],
+        on_tried: Callable[[Tried], None],
+    ) -> Awaitable[Ladder]: ...
+
+
+class Emit(Protocol):
+    """Tells the fleet what happened to a deployment."""
+
+    def __call__(self, kind: str, record: Record, message: str = "", **figures: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the steps work with; `app` hands it in."""
+
+    catalog: Catalog
+    fetch_manifest: Callable[[str, int], Awaitable[Manifest]]
+    fetch_file: Callable[[FileRef, Path, Callable[[int, int], None]], Awaitable[None]]
+    trial: Callable[[TrialJob], Awaitable[Measurement]]
+    compress: Compress
+    load: Callable[[LoadRequest], Awaitable[LoadReply]]
+    unload: Callable[[str], Awaitable[None]]
+    served: Callable[[str], str | None]
+    """The sha256 of what the server runs under a name."""
+    index_of: Callable[[str], int]
+    device_class: DeviceClass
+    default_budget: Callable[[], Budget]
+    available_mib: Callable[[], float]
+    work_memory_mib: float
+    emit: Emit
+    heavy: asyncio.Lock
+    """Held while something is measured or compressed: two at once would spoil both figures."""
+
+
+Outcome = tuple[Event, Record]
+
+
+def deployment_of(record: Record) -> Deployment:
+    """The deployment that a step works on; a record without one has no step to take."""
+    assert record.deployment is not None
+    return record.deployment
+
+
+def say(record: Record, event: Event, message: str) -> Outcome:
+    """An outcome with the sentence that explains it."""
+    return event, record.with_deployment(message=message)

@@ -1,0 +1,96 @@
+"""STARTING: the original is measured, and serves where it fits."""
+
+from agent.control import admission
+from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
+from agent.control.record import Deployment, Record, Variant
+from agent.control.states import Event
+from agent.control.variants import switch_to
+from agent.errors import Refused
+from agent.protocol.manifest import Manifest
+from compression.job import Budget, Measurement, Runtime, TrialJob
+
+_FORECAST = 3.0
+"""Memory of a model that nobody could measure (it came without inputs), per byte of its file:
+weights, their prepacked copy, and activations. Deliberately high."""
+
+
+async def start(record: Record, parts: Parts) -> Outcome:
+    """Measure the original, and let it serve where it fits and the strategy wants it."""
+    deployment = deployment_of(record)
+    manifest = parts.catalog.manifest(record.model, deployment.version)
+    effective = deployment.budget.over(
+        manifest.budget.over(Budget(min_agreement=manifest.min_agreement))
+    ).over(parts.default_budget())
+    record = record.with_deployment(effective_budget=effective)
+    if deployment.strategy == "compress-first":
+        return Event.DONE, record
+
+    original = await _measure_original(record, manifest, effective, parts)
+    reasons = _against_original(original, deployment, effective, manifest, parts)
+    if reasons and deployment.strategy == "as-is":
+        raise Refused(f"cannot admit {record.model}@{manifest.version}: {'; '.join(reasons)}")
+    record = record.with_deployment(original=original)
+    if reasons:
+        return say(record, Event.DONE, f"the original cannot serve: {'; '.join(reasons)}")
+
+    variant = Variant(
+        version=manifest.version,
+        label="original",
+        path=parts.catalog.relative(parts.catalog.model_path(manifest)),
+        sha256=manifest.files.model.sha256,
+        runtime=Runtime(threads=effective.threads or 1),
+        measurement=original,
+        meets_budget=None if original is None else _meets(original, effective, parts),
+    )
+    record = await switch_to(record, variant, manifest, parts)
+    if deployment.strategy == "as-is":
+        return say(record, Event.SETTLED, "the original serves, as was asked")
+    if manifest.files.calibration is None:
+        return say(record, Event.SETTLED, "the original serves; no calibration inputs came with it")
+    return Event.DONE, record
+
+
+def _meets(measurement: Measurement, budget: Budget, parts: Parts) -> bool:
+    cores = parts.device_class.cores
+    return admission.judge(measurement, budget, available_mib=float("inf"), cores=cores).admitted
+
+
+async def _measure_original(
+    record: Record, manifest: Manifest, budget: Budget, parts: Parts
+) -> Measurement | None:
+    inputs = parts.catalog.inputs_path(manifest)
+    if inputs is None:
+        return None
+    model = str(parts.catalog.model_path(manifest))
+    parts.emit("progress", record, "measuring the original", stage="measure", fraction=0.0)
+    async with parts.heavy:
+        return await parts.trial(
+            TrialJob(
+                candidate_path=model,
+                original_path=model,
+                inputs_path=str(inputs),
+                outputs=manifest.outputs,
+                runtime=Runtime(threads=budget.threads or 1),
+                seconds=TRIAL_SECONDS,
+            )
+        )
+
+
+def _against_original(
+    original: Measurement | None,
+    deployment: Deployment,
+    effective: Budget,
+    manifest: Manifest,
+    parts: Parts,
+) -> tuple[str, ...]:
+    available, cores = parts.available_mib(), parts.device_class.cores
+    if original is None:
+        need = manifest.files.model.size_bytes * _FORECAST / 2**20
+        short = (
+            f"needs about {need:.0f} MiB (forecast, not measured), {available:.0f} are available"
+        )
+        return () if need <= available else (short,)
+    as_is = deployment.strategy == "as-is"
+    judge = admission.judge if as_is else admission.judge_original
+    budget = deployment.budget if as_is else effective
+    return judge(original, budget, available_mib=available, cores=cores).reasons

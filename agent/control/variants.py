@@ -1,0 +1,37 @@
+"""Puts a variant in the server's hands, and remembers that it serves."""
+
+from typing import Any
+
+from agent.control.parts import Parts
+from agent.control.record import Record, Variant
+from agent.protocol.manifest import Manifest
+from agent.protocol.private import LoadRequest
+
+
+def load_request(model: str, variant: Variant, manifest: Manifest, parts: Parts) -> LoadRequest:
+    """What the server is told about a variant."""
+    return LoadRequest(
+        name=model,
+        version=variant.version,
+        path=str(parts.catalog.absolute(variant.path)),
+        sha256=variant.sha256,
+        index=parts.index_of(model),
+        runtime=variant.runtime,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        probe_path=str(parts.catalog.absolute(variant.probe)) if variant.probe else None,
+    )
+
+
+async def switch_to(record: Record, variant: Variant, manifest: Manifest, parts: Parts) -> Record:
+    """Load a variant beside what serves and switch to it; the record then says so."""
+    reply = await parts.load(load_request(record.model, variant, manifest, parts))
+    replaced = record.live is not None and record.live.sha256 != variant.sha256
+    previous = record.live if replaced else record.previous
+    record = record.model_copy(update={"live": variant, "previous": previous})
+    figures: dict[str, Any] = reply.model_dump(exclude_none=True)
+    if variant.measurement:
+        figures["measurement"] = variant.measurement.model_dump(exclude_none=True)
+    figures |= {"label": variant.label, "sha256": variant.sha256}
+    parts.emit("swapped", record, f"{variant.label!r} serves", **figures)
+    return record
