@@ -160,3 +160,8 @@ def _size(headroom: Headroom) -> tuple[float, str]:
         f"size_mib {value:g}: 1/{COPIES_ON_DISK} of {free:g} MiB free on {headroom.disk_path} "
         f"less {DISK_RESERVE_MIB:g} MiB, at most {LARGEST_ARTEFACT_MIB:g}"
     )
+
+
+def process_rss_mib(root: Path = profile.ROOT) -> float:
+    """Resident memory of this process in MiB, by VmRSS; 0.0 where the kernel does not tell."""
+    return kernel.meminfo_bytes(kernel.read_text(root / "proc/self/status")).get("VmRSS", 0) / 2**20
