@@ -1,18 +1,29 @@
 """What the agent and its server say to one another over the private socket.
 
 The public protocol plus these: POST /v2/repository/models/NAME/load with a LoadRequest,
-POST .../unload, and GET /v2/trimtab/status?ack=SEQUENCE with a ServerStatus.
+POST .../unload, GET /v2/trimtab/status?ack=SEQUENCE with a ServerStatus, and POST
+/v2/trimtab/open: begin to accept on the public sockets. An error is `{"error": "cannot ..."}`
+under the status of ERROR_STATUS.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
 from agent.protocol.sketch import Quantiles
 from compression.job import InputSpec, OutputSpec, Runtime, Sha256
 from compression.words import Words
 
 STATUS_PATH = "/v2/trimtab/status"
+OPEN_PATH = "/v2/trimtab/open"
+ERROR_STATUS: dict[type[TrimtabError], int] = {
+    BadInput: 400,
+    Refused: 409,
+    Corrupt: 422,
+    Unavailable: 503,
+}
+"""The HTTP status that carries each kind of error; another kind is 500."""
 
 
 class LoadRequest(Words):
@@ -39,8 +50,8 @@ class LoadReply(Words):
     load_ms: float
     warm_ms: float
     drain_ms: float
-    replaced_sha256: str | None
-    probe_sqnr_db: float | None
+    replaced_sha256: str | None = None
+    probe_sqnr_db: float | None = None
     rss_mib: float
 
 

@@ -1,0 +1,49 @@
+"""Who brought the server down, and who must not be loaded again (pure; the clock is passed in)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.protocol.private import LoadRequest
+
+CRASHES = 2
+WINDOW_S = 60.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One death, judged by what was being loaded or run."""
+
+    how: str
+    suspects: tuple[LoadRequest, ...] = ()
+    expelled: bool = False
+
+    @property
+    def blamed(self) -> LoadRequest | None:
+        """The one that was being executed, where it was only one."""
+        return self.suspects[0] if len(self.suspects) == 1 else None
+
+    @property
+    def unclear(self) -> bool:
+        """Whether several were being executed: running one at a time tells the next time."""
+        return len(self.suspects) > 1
+
+    def __str__(self) -> str:
+        names = ", ".join(sorted({suspect.name for suspect in self.suspects}))
+        after = f"; expelled: {CRASHES} crashes within {WINDOW_S:.0f} s" if self.expelled else ""
+        return f"{self.how}{f' while it ran {names}' if names else ''}{after}"
+
+
+class Blame:
+    """Remembers the deaths of a minute."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[tuple[str, str], list[float]] = {}
+
+    def judge(self, how: str, suspects: Sequence[LoadRequest], *, now_s: float) -> Verdict:
+        """Judge a death that came about `how`; `now_s` is a monotonic time."""
+        if len(suspects) != 1:
+            return Verdict(how, tuple(suspects))
+        key = (suspects[0].name, suspects[0].sha256)
+        recent = [at for at in self._deaths.get(key, []) if now_s - at < WINDOW_S]
+        self._deaths[key] = [*recent, now_s]
+        return Verdict(how, tuple(suspects), expelled=len(recent) + 1 >= CRASHES)

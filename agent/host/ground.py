@@ -1,0 +1,63 @@
+"""What outlives every process of the server: its listening sockets and the crash page."""
+
+import contextlib
+import mmap
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.host import listening
+from agent.protocol import crash_page
+from agent.protocol.crash_page import CrashPage
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Open until `close`."""
+
+    public: tuple[socket.socket, ...]
+    private: socket.socket
+    private_path: Path
+    page_fd: int
+    page: CrashPage
+    _closing: contextlib.ExitStack
+
+    @property
+    def arguments(self) -> list[str]:
+        """The server's arguments that name the descriptors."""
+        public = [word for each in self.public for word in ("--public-fd", str(each.fileno()))]
+        private = ["--private-fd", str(self.private.fileno())]
+        return [*public, *private, "--crash-page-fd", str(self.page_fd)]
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the server inherits."""
+        return [*(each.fileno() for each in self.public), self.private.fileno(), self.page_fd]
+
+    def close(self) -> None:
+        """Close everything and remove the socket files. Fine to call twice."""
+        self._closing.close()
+
+
+def prepare(*, host: str, port: int, unix_path: Path | None) -> Ground:
+    """Bind the public sockets (TCP, and a Unix socket where a path is given) and the private one.
+
+    Raises:
+        BadInput, Unavailable: as agent.host.listening.
+    """
+    with contextlib.ExitStack() as closing:
+        public = [closing.enter_context(listening.tcp(host, port))]
+        if unix_path is not None:
+            public.append(closing.enter_context(listening.unix(unix_path)))
+            closing.callback(unix_path.unlink, missing_ok=True)
+        # A folder of mode 0700 under a short path: nobody else may speak to the private socket.
+        folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-"))
+        private_path = Path(folder) / "server.sock"
+        private = closing.enter_context(listening.unix(private_path))
+        page_fd = os.memfd_create("trimtab crash page", os.MFD_CLOEXEC)
+        closing.callback(os.close, page_fd)
+        os.ftruncate(page_fd, crash_page.BYTES)
+        page = CrashPage(mmap.mmap(page_fd, crash_page.BYTES))
+        return Ground(tuple(public), private, private_path, page_fd, page, closing.pop_all())

@@ -1,0 +1,77 @@
+"""Makes a model ready to serve: load, warm, probe. Runs on the loader's thread."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.errors import BadInput
+from agent.protocol.private import LoadRequest
+from agent.protocol.tensors import Array
+from agent.serving import probe, runtime
+from agent.serving.runtime import CannotRun, Model
+from agent.serving.variant import Place
+
+_AGAIN_BELOW_S = 0.25
+"""The first run allocates; a second one tells how long a run takes, where it is affordable."""
+
+
+class Ready(NamedTuple):
+    """A model that may be switched to. `typical_s` is infinite where no warm-up input fitted."""
+
+    model: Model
+    load_ms: float
+    warm_ms: float
+    typical_s: float
+    probe_sqnr_db: float | None
+
+
+def prepare(request: LoadRequest, place: Place) -> Ready:
+    """Load, warm and probe; the crash page says so meanwhile.
+
+    Raises:
+        BadInput, Corrupt, Unavailable: as agent.serving.runtime.load.
+        Refused: the model answers its probe wrongly.
+    """
+    place.page[place.lane] = request.index
+    try:
+        began = time.perf_counter()
+        model = runtime.load(Path(request.path), sha256=request.sha256, runtime=request.runtime)
+        loaded = time.perf_counter()
+        try:
+            typical_s = _warm(model, request)
+            warmed = time.perf_counter()
+            sqnr_db = probe.compare(model, Path(request.probe_path)) if request.probe_path else None
+        except BaseException:
+            model.close()  # the error's traceback would keep it alive
+            raise
+    finally:
+        place.page[place.lane] = 0
+    return Ready(model, (loaded - began) * 1e3, (warmed - loaded) * 1e3, typical_s, sqnr_db)
+
+
+def _warm(model: Model, request: LoadRequest) -> float:
+    """Run on zeros; the seconds that a warm run takes."""
+    inputs = _zeros(model, request)
+    typical_s = float("inf")
+    try:
+        for _ in range(2):
+            began = time.perf_counter()
+            model.run(inputs, model.output_names)
+            typical_s = time.perf_counter() - began
+            if typical_s > _AGAIN_BELOW_S:
+                break
+    except (BadInput, CannotRun):
+        # Zeros of a guessed shape may be nothing that this model can run on; inputs will tell.
+        return float("inf")
+    return typical_s
+
+
+def _zeros(model: Model, request: LoadRequest) -> dict[str, Array]:
+    reference = {spec.name: spec.reference_shape for spec in request.inputs}
+    zeros: dict[str, Array] = {}
+    for name, dtype, shape in model.inputs:
+        usual = reference.get(name) or tuple(1 if dim == -1 else dim for dim in shape)
+        zeros[name] = np.full(usual, "", object) if dtype.kind == "O" else np.zeros(usual, dtype)
+    return zeros

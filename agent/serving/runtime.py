@@ -1,0 +1,172 @@
+"""One loaded model in onnxruntime: load, check inputs, run (its only importer in the agent)."""
+
+import ctypes
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from agent.errors import BadInput, Corrupt, TrimtabError, Unavailable
+from agent.protocol import tensors
+from agent.protocol.oip import Spec
+from agent.protocol.tensors import Array
+from compression.job import Runtime
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_OPTIMIZATION = {
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_READ_BYTES = 1024 * 1024
+# What onnxruntime raises for what the caller gave, as opposed to a failure of its own.
+_CALLERS_FAULT = ort.capi.onnxruntime_pybind11_state.InvalidArgument
+
+
+class CannotRun(TrimtabError):
+    """The model failed while it ran, on inputs that fit it."""
+
+
+class Model:
+    """A session and what it takes and gives."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self.inputs = tuple(_spec(each, "input") for each in session.get_inputs())
+        self.outputs = tuple(_spec(each, "output") for each in session.get_outputs())
+        self.output_names = tuple(spec.name for spec in self.outputs)
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Check names, datatypes and shapes against the model's inputs.
+
+        Raises:
+            BadInput: naming the input, and what is wrong with it.
+        """
+        for name, dtype, shape in self.inputs:
+            array = inputs.get(name)
+            if array is None:
+                raise BadInput(f"cannot run without input '{name}': given are {_names(inputs)}")
+            if array.dtype != dtype:
+                raise BadInput(
+                    f"cannot use input '{name}': {tensors.NAMES[array.dtype]}, "
+                    f"the model takes {tensors.NAMES[dtype]}"
+                )
+            if array.ndim != len(shape) or any(
+                want not in (-1, dim) for want, dim in zip(shape, array.shape, strict=True)
+            ):
+                raise BadInput(
+                    f"cannot use input '{name}': shape {list(array.shape)}, "
+                    f"the model takes {list(shape)}"
+                )
+        if len(inputs) != len(self.inputs):
+            odd = set(inputs) - {spec.name for spec in self.inputs}
+            raise BadInput(f"cannot use input {_names(odd)}: the model has no such input")
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run on checked inputs; the arrays of `outputs` in their order.
+
+        Raises:
+            BadInput: onnxruntime finds the inputs wrong, for example an index out of range.
+            CannotRun: it fails for another reason, for example memory.
+        """
+        try:
+            arrays: list[Array] = self._session.run(outputs, inputs)
+        except _CALLERS_FAULT as error:
+            raise BadInput(f"cannot run on these inputs: {_line(error)}") from error
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise CannotRun(f"cannot run the model: {_line(error)}") from error
+        return arrays
+
+    def close(self) -> None:
+        """Free the session now, whatever else still refers to this object."""
+        del self._session
+
+
+def load(path: Path, *, sha256: str, runtime: Runtime) -> Model:
+    """Load a model file from its path, after its bytes have been checked.
+
+    From the path, because a session made from bytes holds the whole model a second time.
+
+    Raises:
+        Corrupt: the file's bytes have another sha256.
+        BadInput: there is no such file, it is not ONNX, or onnxruntime cannot run it.
+        Unavailable: the device has no memory for it now.
+    """
+    try:
+        found = digest(path)
+    except OSError as error:
+        raise BadInput(f"cannot load {path}: {error.strerror}") from error
+    if found != sha256:
+        raise Corrupt(f"cannot load {path}: its sha256 is {found[:12]}, not {sha256[:12]}")
+    try:
+        session = ort.InferenceSession(
+            str(path), _options(runtime), providers=["CPUExecutionProvider"]
+        )
+    except MemoryError as error:
+        raise Unavailable(f"cannot load {path}: no memory is left for it") from error
+    except Exception as error:
+        if "bad_alloc" in str(error):
+            raise Unavailable(f"cannot load {path}: no memory is left for it") from error
+        raise BadInput(f"cannot load {path}: {_line(error)}") from error
+    return Model(session)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file in hex, read in pieces."""
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system (glibc keeps it otherwise; musl needs no such call)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _options(runtime: Runtime) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = runtime.threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = _OPTIMIZATION[runtime.optimization]
+    options.enable_cpu_mem_arena = runtime.arena
+    options.log_severity_level = 3
+    # Spinning threads eat the cores that the rest of the device needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _spec(node: Any, what: str) -> Spec:
+    if node.type not in _DATATYPES:
+        raise BadInput(f"cannot serve {what} '{node.name}' of type {node.type}")
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
+    return Spec(node.name, tensors.DATATYPES[_DATATYPES[node.type]], shape)
+
+
+def _names(names: Mapping[str, Any] | set[str]) -> str:
+    return ", ".join(f"'{name[:60]}'" for name in sorted(names)[:5]) or "none"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,139 @@
+"""The server process: `python -P -m agent.serving.server`, started by agent/host/supervisor.py.
+
+It is given listening sockets and the crash page as file descriptors. It ends at SIGTERM, and
+when its standard input ends: that is its parent's death, and an orphan would keep the port.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+import uvloop
+
+from agent.protocol import crash_page
+from agent.protocol.crash_page import CrashPage
+from agent.serving import api, private_api
+from agent.serving.http import Application, Bounds
+from agent.serving.slot import Slots
+
+GRACE_S = 5
+"""How long requests that are being answered may take after the end was asked for."""
+_KEEP_ALIVE_S = 75
+_MOST_CONNECTIONS = 512
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals alone and sleeps when nothing happens."""
+
+    def __init__(self, application: Application) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                limit_concurrency=_MOST_CONNECTIONS,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._stopping = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the process."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait for the end; uvicorn's own loop wakes an idle device ten times a second."""
+        await self.on_tick(0)
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Accept no more, finish what is inside."""
+        self.should_exit = True
+        self._stopping.set()
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    page = CrashPage(mmap.mmap(arguments.crash_page_fd, crash_page.BYTES))
+    slots = Slots(page=page, serial=arguments.serial_s > 0)
+    loop = asyncio.get_running_loop()
+    loop.call_later(arguments.serial_s, slots.run_apart)
+    bounds = Bounds(body_bytes=arguments.body_bytes)
+    opened, stopping = asyncio.Event(), asyncio.Event()
+    public = _Server(Application(api.PUBLIC, slots, bounds))
+    private = _Server(Application(private_api.routes(open_public=opened.set), slots, bounds))
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
+    threading.Thread(
+        target=_follow_parent, args=(loop, stopping), name="parent watch", daemon=True
+    ).start()
+    tasks = [asyncio.create_task(private.serve(_sockets([arguments.private_fd])), name="private")]
+    ending = asyncio.create_task(stopping.wait(), name="end")
+    opening = asyncio.create_task(opened.wait(), name="open")
+    await asyncio.wait({ending, opening}, return_when=asyncio.FIRST_COMPLETED)
+    if opened.is_set():
+        tasks.append(
+            asyncio.create_task(public.serve(_sockets(arguments.public_fd)), name="public")
+        )
+    await ending
+    public.stop()
+    private.stop()
+    await asyncio.wait(tasks, timeout=GRACE_S + 1)
+
+
+def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
+    return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+
+
+def _follow_parent(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """Begin to end when the parent has gone; end in any case a little later."""
+    while os.read(0, 4096):
+        pass
+    with contextlib.suppress(RuntimeError):  # the loop may be closed already
+        loop.call_soon_threadsafe(stopping.set)
+    threading.Event().wait(GRACE_S + 2)
+    os._exit(1)
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="agent.serving.server", description=__doc__)
+    parser.add_argument("--public-fd", type=int, action="append", required=True)
+    parser.add_argument("--private-fd", type=int, required=True)
+    parser.add_argument("--crash-page-fd", type=int, required=True)
+    parser.add_argument("--body-bytes", type=int, default=Bounds.body_bytes)
+    parser.add_argument("--serial-s", type=float, default=0.0, help="run one model at a time")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until told to end."""
+    arguments = _arguments(argv)
+    faulthandler.enable()
+    os.dup2(2, 1)  # nobody reads the pipe that standard output is
+    logging.basicConfig(level=logging.WARNING, format="server: %(levelname)s %(message)s")
+    # One line for every malformed request would let a stranger fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    uvloop.run(_serve(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
