@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(gt=0)]
 class Broker(BaseModel):
     """The MQTT broker and how to log in to it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     host: str = "localhost"
     port: Port = 1883
@@ -44,8 +44,9 @@ class Settings(BaseSettings):
     """The agent's configuration."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TRIMTAB_", env_nested_delimiter="__", frozen=True, extra="forbid"
-    )
+        env_prefix="TRIMTAB_", env_nested_delimiter="__", frozen=True, extra="forbid",
+        use_attribute_docstrings=True,
+    )  # fmt: skip
 
     device_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
         default_factory=socket.gethostname
@@ -98,15 +99,31 @@ def load(path: Path | None = None) -> Settings:
     Raises:
         BadConfig: no such file, not TOML, an unknown setting or a value out of range.
     """
-    named = path or (Path(os.environ["TRIMTAB_CONFIG"]) if "TRIMTAB_CONFIG" in os.environ else None)
-    where = named or DEFAULT_FILE
-    document: dict[str, Any] = {}
-    if named or where.exists():
-        try:
-            document = tomllib.loads(where.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise BadConfig(f"cannot read the configuration {where}: {error}") from error
+    where = locate(path)
+    document = read_file(where)
     try:
         return Settings(**document)
     except ValidationError as error:
-        raise BadConfig(f"cannot use the configuration {where}: {explain(error)}") from error
+        named = where or "of the environment"
+        raise BadConfig(f"cannot use the configuration {named}: {explain(error)}") from error
+
+
+def locate(path: Path | None = None) -> Path | None:
+    """The file that `load` reads: the one named, or the default one where it exists."""
+    if path is None and "TRIMTAB_CONFIG" in os.environ:
+        path = Path(os.environ["TRIMTAB_CONFIG"])
+    return path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
+
+def read_file(where: Path | None) -> dict[str, Any]:
+    """The settings that a file gives, unchecked; none without a file.
+
+    Raises:
+        BadConfig: no such file, or not TOML.
+    """
+    if where is None:
+        return {}
+    try:
+        return tomllib.loads(where.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfig(f"cannot read the configuration {where}: {error}") from error
