@@ -52,20 +52,26 @@ class Deployer:
         """
         records, troubles = self._records.all()
         for record in records:
-            self._known[record.model] = record
-            if record.live is not None:
-                try:
-                    manifest = self._parts.catalog.manifest(record.model, record.live.version)
-                    await self._parts.load(
-                        load_request(record.model, record.live, manifest, self._parts)
-                    )
-                except TrimtabError as error:
-                    troubles.append(f"cannot bring back {record.model}: {error}")
-        for record in records:
+            self._known[record.model] = await self._bring_back(record, troubles)
+        for record in self.records():
             if record.deployment and record.deployment.state not in REST:
                 log.info("resuming %s in %s", record.model, record.deployment.state)
                 self._begin(record.model)
         return troubles
+
+    async def _bring_back(self, record: Record, troubles: list[str]) -> Record:
+        """Load what served before the stop, or where that is damaged what served before it."""
+        for variant in (record.live, record.previous):
+            if variant is None:
+                continue
+            try:
+                manifest = self._parts.catalog.manifest(record.model, variant.version)
+                await self._parts.load(load_request(record.model, variant, manifest, self._parts))
+            except TrimtabError as error:
+                troubles.append(f"cannot bring back {record.model} ({variant.label}): {error}")
+            else:
+                return record.model_copy(update={"live": variant})
+        return record
 
     async def start(self, command_id: str, order: Deploy) -> str:
         """Begin a deployment; one that is under way for the same model gives way.
@@ -119,7 +125,7 @@ class Deployer:
         await self._parts.unload(model)
         self._records.remove(model)
         del self._known[model]
-        self._parts.catalog.remove_model(model)
+        self._parts.catalog.remove(model)
         return "removed"
 
     async def stop(self) -> None:
@@ -214,4 +220,6 @@ class Deployer:
         kept = {v.version for v in (record.live, record.previous) if v}
         if record.deployment and record.deployment.state is State.LIVE:
             kept.add(record.deployment.version)
-        self._parts.catalog.keep_only(model, kept)
+        for entry in self._parts.catalog.entries():
+            if entry.name == model and entry.version not in kept:
+                self._parts.catalog.remove(model, entry.version)

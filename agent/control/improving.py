@@ -1,5 +1,6 @@
 """COMPRESSING, TRYING and SWITCHING: a better variant is made, judged and put to work."""
 
+from pathlib import Path
 from typing import Any
 
 from agent.control import admission
@@ -9,6 +10,7 @@ from agent.control.states import Event
 from agent.control.variants import switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
+from compression import ladder
 from compression.job import CompressJob, Rejected, Rung, TrialJob, Tried
 
 
@@ -20,16 +22,18 @@ async def compress(record: Record, parts: Parts) -> Outcome:
         raise Refused(
             f"cannot compress {record.model}@{manifest.version}: no calibration inputs came with it"
         )
+    folder = parts.catalog.ladder(record.model, manifest.version)
+    folder.mkdir(parents=True, exist_ok=True)
     job = CompressJob(
         model_name=record.model,
-        model_path=str(parts.catalog.model_path(manifest)),
-        calibration_path=str(parts.catalog.calibration_path(manifest)),
+        model_path=str(_path(record, parts, "model")),
+        calibration_path=str(_path(record, parts, "calibration")),
         evaluation_path=None,  # kept untouched, for the admission
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         budget=deployment.effective_budget or deployment.budget,
         device_class=parts.device_class,
-        out_dir=str(parts.catalog.ladder_dir(manifest)),
+        out_dir=str(folder),
         minutes=deployment.minutes,
         work_memory_mib=parts.work_memory_mib,
     )
@@ -42,6 +46,10 @@ async def compress(record: Record, parts: Parts) -> Outcome:
             on_tried=lambda t: _tell_tried(t, record, parts),
         )
     return _choose(record, manifest, parts)
+
+
+def _path(record: Record, parts: Parts, file: str) -> Path:
+    return parts.catalog.path(record.model, deployment_of(record).version, file)
 
 
 def _tell_tried(tried: Tried, record: Record, parts: Parts) -> None:
@@ -58,24 +66,24 @@ def _tell_tried(tried: Tried, record: Record, parts: Parts) -> None:
 def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
     """Take the best rung that meets the budget and was not turned down."""
     deployment = deployment_of(record)
-    offered = parts.catalog.ladder(manifest)
+    folder = parts.catalog.ladder(record.model, manifest.version)
+    offered = ladder.load(folder)
     rung = admission.next_rung(offered, deployment.turned_down)
     if rung is None:
         nearest = admission.nearest(offered)
         raise Refused(f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}")
-    chosen = _variant(rung, manifest, parts)
+    chosen = _variant(rung, manifest.version, folder, parts)
     return Event.DONE, record.with_deployment(chosen=chosen, message="")
 
 
-def _variant(rung: Rung, manifest: Manifest, parts: Parts) -> Variant:
-    folder = parts.catalog.ladder_dir(manifest)
+def _variant(rung: Rung, version: int, folder: Path, parts: Parts) -> Variant:
     return Variant(
-        version=manifest.version,
+        version=version,
         label=rung.recipe.label,
-        path=parts.catalog.relative(folder / rung.file),
+        path=parts.relative(folder / rung.file),
         sha256=rung.sha256,
         runtime=rung.runtime,
-        probe=parts.catalog.relative(folder / rung.probe) if rung.probe else None,
+        probe=parts.relative(folder / rung.probe) if rung.probe else None,
         measurement=rung.measurement,
         meets_budget=rung.meets_budget,
     )
@@ -98,9 +106,9 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
         async with parts.heavy:
             measurement = await parts.trial(
                 TrialJob(
-                    candidate_path=str(parts.catalog.absolute(chosen.path)),
-                    original_path=str(parts.catalog.model_path(manifest)),
-                    inputs_path=str(parts.catalog.evaluation_path(manifest)),
+                    candidate_path=str(parts.absolute(chosen.path)),
+                    original_path=str(_path(record, parts, "model")),
+                    inputs_path=str(_path(record, parts, "evaluation")),
                     split="evaluation",
                     outputs=manifest.outputs,
                     runtime=chosen.runtime,

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from agent.control.record import Deployment, Record
 from agent.control.states import Event
-from agent.protocol.manifest import FileRef, Manifest
+from agent.protocol.events import EventKind
+from agent.protocol.manifest import FileRef
 from agent.protocol.private import LoadReply, LoadRequest
 from agent.store.catalog import Catalog
 from compression.job import (
@@ -41,23 +42,28 @@ class Compress(Protocol):
 class Emit(Protocol):
     """Tells the fleet what happened to a deployment."""
 
-    def __call__(self, kind: str, record: Record, message: str = "", **figures: Any) -> None: ...
+    def __call__(
+        self, kind: EventKind, record: Record, message: str = "", **figures: Any
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
 class Parts:
     """What the steps work with; `app` hands it in."""
 
+    state_dir: Path
     catalog: Catalog
-    fetch_manifest: Callable[[str, int], Awaitable[Manifest]]
+    fetch_manifest: Callable[[str, int], Awaitable[bytes]]
+    """The payload of a manifest whose signature has been verified."""
     fetch_file: Callable[[FileRef, Path, Callable[[int, int], None]], Awaitable[None]]
+    drop_chunks: Callable[[], None]
+    """Called when every file is whole: the chunks are of no more use."""
     trial: Callable[[TrialJob], Awaitable[Measurement]]
     compress: Compress
     load: Callable[[LoadRequest], Awaitable[LoadReply]]
     unload: Callable[[str], Awaitable[None]]
     served: Callable[[str], str | None]
     """The sha256 of what the server runs under a name."""
-    index_of: Callable[[str], int]
     device_class: DeviceClass
     default_budget: Callable[[], Budget]
     available_mib: Callable[[], float]
@@ -65,6 +71,14 @@ class Parts:
     emit: Emit
     heavy: asyncio.Lock
     """Held while something is measured or compressed: two at once would spoil both figures."""
+
+    def relative(self, path: Path) -> str:
+        """A path as records keep it: a state folder can be moved."""
+        return str(path.relative_to(self.state_dir))
+
+    def absolute(self, path: str) -> Path:
+        """A record's path on this device."""
+        return self.state_dir / path
 
 
 Outcome = tuple[Event, Record]

@@ -36,7 +36,7 @@ async def start(record: Record, parts: Parts) -> Outcome:
     variant = Variant(
         version=manifest.version,
         label="original",
-        path=parts.catalog.relative(parts.catalog.model_path(manifest)),
+        path=parts.relative(parts.catalog.path(record.model, manifest.version, "model")),
         sha256=manifest.files.model.sha256,
         runtime=Runtime(threads=effective.threads or 1),
         measurement=original,
@@ -58,10 +58,12 @@ def _meets(measurement: Measurement, budget: Budget, parts: Parts) -> bool:
 async def _measure_original(
     record: Record, manifest: Manifest, budget: Budget, parts: Parts
 ) -> Measurement | None:
-    inputs = parts.catalog.inputs_path(manifest)
-    if inputs is None:
+    files = manifest.files
+    which = "calibration" if files.calibration else "evaluation" if files.evaluation else None
+    if which is None:
         return None
-    model = str(parts.catalog.model_path(manifest))
+    inputs = parts.catalog.path(record.model, manifest.version, which)
+    model = str(parts.catalog.path(record.model, manifest.version, "model"))
     parts.emit("progress", record, "measuring the original", stage="measure", fraction=0.0)
     async with parts.heavy:
         return await parts.trial(

@@ -11,44 +11,61 @@ from agent.control.record import Record
 from agent.control.states import Event, State
 from agent.control.variants import load_request
 from agent.errors import Refused
+from agent.protocol import manifest as manifests
+from agent.protocol.manifest import FileRef, Manifest
 
 
 async def verify(record: Record, parts: Parts) -> Outcome:
     """Fetch and check the manifest, and keep it."""
     deployment = deployment_of(record)
-    manifest = await parts.fetch_manifest(record.model, deployment.version)
-    if (manifest.name, manifest.version) != (record.model, deployment.version):
+    name, version = record.model, deployment.version
+    payload = await parts.fetch_manifest(name, version)
+    manifest = manifests.parse(payload)
+    if (manifest.name, manifest.version) != (name, version):
         raise Refused(
-            f"cannot deploy {record.model}@{deployment.version}: "
-            f"the manifest is of {manifest.name}@{manifest.version}"
+            f"cannot deploy {name}@{version}: the manifest is of {manifest.name}@{manifest.version}"
         )
-    floor = record.live.version if record.live else 0
-    if manifest.version < floor:
+    if record.live is not None and version < record.live.version:
         raise Refused(
-            f"cannot deploy {record.model}@{manifest.version}: older than {floor}, which serves"
+            f"cannot deploy {name}@{version}: older than {record.live.version}, which serves"
         )
-    parts.catalog.save_manifest(manifest)
+    kept = _kept(record, parts)
+    if kept is not None and kept.files.model.sha256 != manifest.files.model.sha256:
+        raise Refused(
+            f"cannot deploy {name}@{version}: published again with another model "
+            f"({manifest.files.model.sha256[:12]}, here {kept.files.model.sha256[:12]}); "
+            "a changed model needs a new version"
+        )
+    parts.catalog.begin(payload)
     return Event.DONE, record
+
+
+def _kept(record: Record, parts: Parts) -> Manifest | None:
+    """The manifest of this version that is here, where something of it serves."""
+    serving = {variant.version for variant in (record.live, record.previous) if variant}
+    version = deployment_of(record).version
+    return parts.catalog.manifest(record.model, version) if version in serving else None
 
 
 async def fetch(record: Record, parts: Parts) -> Outcome:
     """Bring every file of the version that is not here yet."""
-    deployment = deployment_of(record)
-    manifest = parts.catalog.manifest(record.model, deployment.version)
-    wanted = parts.catalog.files(manifest)
-    total = sum(ref.size_bytes for ref, _ in wanted)
+    missing = parts.catalog.missing(record.model, deployment_of(record).version)
+    total = sum(ref.size_bytes for ref in missing.values())
     before = 0
-    for ref, path in wanted:
-        if not parts.catalog.has(ref, path):
+    for path, ref in missing.items():
 
-            def progress(done: int, _: int, before: int = before) -> None:
-                parts.emit(
-                    "progress", record, "pulling", stage="pull",
-                    fraction=(before + done) / total, done_bytes=before + done, bytes=total,
-                )  # fmt: skip
+        def progress(
+            chunks: int, of: int, *, start: int = before, ref: FileRef = ref, name: str = path.name
+        ) -> None:
+            done = start + ref.size_bytes * chunks // max(of, 1)
+            parts.emit(
+                "progress", record, f"pulling {name}", stage="pull",
+                fraction=done / total, done_bytes=done, bytes=total,
+            )  # fmt: skip
 
-            await parts.fetch_file(ref, path, progress)
+        await parts.fetch_file(ref, path, progress)
         before += ref.size_bytes
+    parts.drop_chunks()
     return Event.DONE, record
 
 

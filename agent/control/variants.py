@@ -13,13 +13,13 @@ def load_request(model: str, variant: Variant, manifest: Manifest, parts: Parts)
     return LoadRequest(
         name=model,
         version=variant.version,
-        path=str(parts.catalog.absolute(variant.path)),
+        path=str(parts.absolute(variant.path)),
         sha256=variant.sha256,
-        index=parts.index_of(model),
+        index=1,  # the supervisor gives each load its own
         runtime=variant.runtime,
         inputs=manifest.inputs,
         outputs=manifest.outputs,
-        probe_path=str(parts.catalog.absolute(variant.probe)) if variant.probe else None,
+        probe_path=str(parts.absolute(variant.probe)) if variant.probe else None,
     )
 
 

@@ -1,0 +1,35 @@
+"""What each kind of command does: a table of kind -> handler for the dispatcher."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.control.deployer import Deployer
+from agent.control.dispatcher import Handler
+from agent.protocol.commands import Cancel, Command, Deploy, Remove
+from agent.protocol.events import Outcome
+
+_Answer = tuple[Outcome, str, dict[str, Any]]
+
+
+def table(deployer: Deployer, describe: Callable[[], dict[str, Any]]) -> Mapping[str, Handler]:
+    """One handler for each of `commands.KINDS`."""
+
+    async def deploy(command: Command) -> _Answer:
+        assert isinstance(command.body, Deploy)
+        return "accepted", await deployer.start(command.id, command.body), {}
+
+    async def remove(command: Command) -> _Answer:
+        assert isinstance(command.body, Remove)
+        return "done", await deployer.remove(command.body.model), {}
+
+    async def cancel(command: Command) -> _Answer:
+        assert isinstance(command.body, Cancel)
+        return "done", await deployer.cancel(command.body.model), {}
+
+    async def tell(_: Command) -> _Answer:
+        return "done", "", describe()
+
+    async def ping(_: Command) -> _Answer:
+        return "done", "here", {}
+
+    return {"deploy": deploy, "remove": remove, "cancel": cancel, "describe": tell, "ping": ping}
