@@ -82,6 +82,11 @@ def read(root: Path = ROOT, *, machine: str | None = None) -> Profile:
     )
 
 
+def device_class(root: Path = ROOT, *, machine: str | None = None) -> DeviceClass:
+    """Only the class of the device at `root`."""
+    return read(root, machine=machine).device_class
+
+
 def allowed_cpus(root: Path = ROOT) -> frozenset[int]:
     """The CPUs that affinity and cpusets leave to this process; at least one."""
     for line in kernel.read_text(root / "proc/self/status").splitlines():

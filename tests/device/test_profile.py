@@ -108,3 +108,10 @@ def test_this_machine_has_a_profile_that_fits_its_affinity() -> None:
     found = profile.read()
     assert found.cores_allowed == len(os.sched_getaffinity(0))
     assert found.onnxruntime[0].isdigit()
+
+
+def test_the_class_alone_is_that_of_the_profile(tmp_path: Path) -> None:
+    root = boards.lay_out(tmp_path, boards.PI5)
+    found = profile.device_class(root, machine="aarch64")
+    assert found == profile.read(root, machine="aarch64").device_class
+    assert (found.machine, found.cores) == ("aarch64", 4)
