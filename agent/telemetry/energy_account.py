@@ -74,7 +74,8 @@ def observe(account: Account, status: ServerStatus, *, source: CpuEnergy) -> Acc
     if not busy:
         nobody = nobody.plus(delta_s, source)
     for variant, busy_s in busy:
-        models[variant] = models.get(variant, Spent()).plus(delta_s * busy_s / all_busy_s, source)
+        # The share first: a product with a tiny busy time would lose its digits.
+        models[variant] = models.get(variant, Spent()).plus(delta_s * (busy_s / all_busy_s), source)
     last = Poll(status.pid, status.sequence, status.process_cpu_s)
     return Account(MappingProxyType(models), nobody, last)
 

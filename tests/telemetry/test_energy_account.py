@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.device.energy import CpuEnergy
@@ -77,6 +77,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@example([(1.5, False, {A: 5e-324})])
 def test_models_and_nobody_sum_to_what_the_processes_used(
     steps: list[tuple[float, bool, dict[Variant, float]]],
 ) -> None:
