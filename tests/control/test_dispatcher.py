@@ -1,0 +1,118 @@
+"""Commands: verified, meant for us, in time, and each id once, across restarts too."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.control.dispatcher import Dispatcher, Ledger
+from agent.errors import BadInput, Corrupt, Refused, Unavailable
+from agent.protocol import trust
+from agent.protocol.commands import KINDS, Command, Ping
+from agent.protocol.events import Outcome
+
+PRIVATE, PUBLIC = trust.generate()
+NOW_S = 1_000_000.0
+
+
+def sealed(command_id: str = "command-1", *, audience: str = "device/pole-7",
+           expires_at_s: float = NOW_S + 60, key: bytes = PRIVATE) -> bytes:  # fmt: skip
+    command = Command(
+        id=command_id, audience=audience, issued_at_s=NOW_S, expires_at_s=expires_at_s, body=Ping()
+    )
+    return trust.seal(command.to_json(), payload_type=trust.COMMAND, by=trust.signer(key))
+
+
+class Counting:
+    """A handler that counts, and fails where it is told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls, self.error = 0, error
+
+    async def __call__(self, _: Command) -> tuple[Outcome, str, dict[str, Any]]:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return "done", f"call {self.calls}", {}
+
+
+def dispatcher(folder: Path, handler: Counting) -> Dispatcher:
+    return Dispatcher(
+        device="pole-7", groups=["north"], keys=[trust.public_key(PUBLIC)],
+        handlers=dict.fromkeys(KINDS, handler), ledger=Ledger(folder / "commands.json"),
+        clock=lambda: NOW_S,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("audience", ["device/pole-7", "group/north"])
+async def test_obeys_what_is_addressed_to_it(tmp_path: Path, audience: str) -> None:
+    reply = await dispatcher(tmp_path, Counting()).handle(sealed(audience=audience))
+    assert (reply.id, reply.device, reply.outcome) == ("command-1", "pole-7", "done")
+
+
+@pytest.mark.parametrize("audience", ["device/pole-8", "group/south"])
+async def test_a_command_for_somebody_else_is_not_obeyed(tmp_path: Path, audience: str) -> None:
+    handler = Counting()
+    with pytest.raises(Refused, match="not addressed to us"):
+        await dispatcher(tmp_path, handler).handle(sealed(audience=audience))
+    assert not handler.calls
+
+
+async def test_the_same_id_gets_the_same_answer_even_after_a_restart(tmp_path: Path) -> None:
+    handler = Counting()
+    first = await dispatcher(tmp_path, handler).handle(sealed())
+    again = await dispatcher(tmp_path, handler).handle(sealed())
+    assert again == first
+    assert handler.calls == 1
+
+
+async def test_an_expired_command_is_answered_so_and_not_obeyed(tmp_path: Path) -> None:
+    handler = Counting()
+    late = await dispatcher(tmp_path, handler).handle(sealed(expires_at_s=NOW_S - 5))
+    assert (late.outcome, late.message) == ("refused", "cannot obey: expired 5 s ago")
+    assert not handler.calls
+
+
+async def test_a_stranger_is_not_obeyed(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="not by a trusted key"):
+        await dispatcher(tmp_path, Counting()).handle(sealed(key=trust.generate()[0]))
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(Refused("cannot, no"), "refused"), (Unavailable("cannot now"), "refused"),
+     (Corrupt("cannot read"), "failed")],
+)  # fmt: skip
+async def test_a_handlers_error_becomes_the_answer(
+    tmp_path: Path, error: Exception, outcome: str
+) -> None:
+    reply = await dispatcher(tmp_path, Counting(error)).handle(sealed())
+    assert (reply.outcome, reply.message) == (outcome, str(error))
+
+
+async def test_an_envelope_without_end_is_refused_unread(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="20000 bytes"):
+        await dispatcher(tmp_path, Counting()).handle(b"{" * 20_000)
+
+
+async def test_a_damaged_ledger_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "commands.json").write_bytes(b'{"command-1": [1,')
+    reply = await dispatcher(tmp_path, Counting()).handle(sealed())
+    assert reply.outcome == "done"
+
+
+async def test_the_ledger_forgets_what_has_expired(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "commands.json")
+    handler = Counting()
+    one = dispatcher(tmp_path, handler)
+    await one.handle(sealed("command-old", expires_at_s=NOW_S + 1))
+    assert ledger.answer("command-old") is None  # this one was read before
+    assert Ledger(tmp_path / "commands.json").answer("command-old")
+    two = Dispatcher(
+        device="pole-7", groups=[], keys=[trust.public_key(PUBLIC)],
+        handlers=dict.fromkeys(KINDS, handler), ledger=Ledger(tmp_path / "commands.json"),
+        clock=lambda: NOW_S + 10,
+    )  # fmt: skip
+    await two.handle(sealed("command-new"))
+    assert Ledger(tmp_path / "commands.json").answer("command-old") is None
+    assert Ledger(tmp_path / "commands.json").answer("command-new")
