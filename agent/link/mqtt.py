@@ -101,6 +101,7 @@ class Link:
         self._network_thread: threading.Thread | None = None
         self._why_down = ""
         self._most_bytes: int | None = None
+        self._resumed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client = _client(broker, client_id=client_id, will=will, clean=clean)
@@ -109,7 +110,6 @@ class Link:
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_suback
-        self._client.on_unsubscribe = self._on_suback
         self._client.on_socket_open = _no_delay
 
     # --- For its users ------------------------------------------------------------------
@@ -215,26 +215,29 @@ class Link:
     async def subscribe(self, filters: Sequence[str], handler: Handler) -> None:
         """Subscribe for this connection only; `handler` gets each message on the event loop.
 
+        What is retained comes anew, also where the session on the broker holds the filter.
+
         Raises:
             Unavailable: not connected, connection lost, no answer in 10 s, or denied.
         """
         self._check_online(f"subscribe to {filters[0]}")
         self._handlers |= dict.fromkeys(filters, handler)
+        if self._resumed:
+            self._forget_on_broker(filters)
         await self._subscribe(filters)
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
-        """Forget filters here, and on the broker where it is connected.
+        """Forget filters here, and tell the broker where it is connected.
 
-        Raises:
-            Unavailable: the connection was lost, or no answer in 10 s.
+        Nobody waits for the answer: packets stay in order, and rumqttd gives none for a filter
+        that it does not know.
         """
         for each in filters:
             self._standing.pop(each, None)
             self._handlers.pop(each, None)
         if self.online:
-            await self._by_eights(
-                filters, "unsubscribe from", lambda part: self._client.unsubscribe(list(part))
-            )
+            for part in _by_eights(filters):
+                self._client.unsubscribe(part)
 
     # --- On the event loop --------------------------------------------------------------
 
@@ -292,31 +295,28 @@ class Link:
             self._on_connected()
 
     async def _subscribe(self, filters: Sequence[str]) -> None:
-        options = SubscribeOptions(qos=1)
-        await self._by_eights(
-            filters,
-            "subscribe to",
-            lambda part: self._client.subscribe([(each, options) for each in part]),
-        )
-
-    async def _by_eights(
-        self,
-        filters: Sequence[str],
-        verb: str,
-        send: Callable[[Sequence[str]], tuple[Any, int | None]],
-    ) -> None:
-        answers = []
-        for at in range(0, len(filters), FILTERS_PER_SUBSCRIBE):
-            part = filters[at : at + FILTERS_PER_SUBSCRIBE]
-            code, mid = send(part)
+        options, answers = SubscribeOptions(qos=1), []
+        for part in _by_eights(filters):
+            code, mid = self._client.subscribe([(each, options) for each in part])
             if mid is None or code != paho.MQTT_ERR_SUCCESS:
                 self._acks.fail_all(paho.error_string(code))
-                raise Unavailable(f"cannot {verb} {part[0]}: {paho.error_string(code)}")
-            answers.append(self._acks.expect(mid, what=f"{verb} {', '.join(part)}"))
+                raise Unavailable(f"cannot subscribe to {part[0]}: {paho.error_string(code)}")
+            answers.append(self._acks.expect(mid, what=f"subscribe to {', '.join(part)}"))
         if answers and not await pending.all_of(answers, within_s=_ACK_S):
             raise Unavailable(
-                f"cannot {verb} {filters[0]}: broker {self.where} did not answer in {_ACK_S:g} s"
+                f"cannot subscribe to {filters[0]}: broker {self.where} did not answer "
+                f"in {_ACK_S:g} s"
             )
+
+    def _forget_on_broker(self, filters: Sequence[str]) -> None:
+        # rumqttd sends retained messages only for a subscription that is new to the session, and
+        # in a resumed session it unsubscribes only what was subscribed on this connection.
+        nothing_retained = SubscribeOptions(
+            qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
+        )
+        for part in _by_eights(filters):
+            self._client.subscribe([(each, nothing_retained) for each in part])
+            self._client.unsubscribe(part)
 
     def _check_online(self, what: str) -> None:
         if not self.online:
@@ -347,7 +347,8 @@ class Link:
         failure = f"broker {self.where} answered {', '.join(bad)}" if bad else None
         table.settle(mid, failure=failure)
 
-    def _up(self, properties: Properties | None) -> None:
+    def _up(self, properties: Properties | None, *, resumed: bool) -> None:
+        self._resumed = resumed
         self._most_bytes = getattr(properties, "MaximumPacketSize", None)
         self._came_up_s = asyncio.get_running_loop().time()
         self._spawn(self._greet(), name="mqtt greeting")
@@ -370,13 +371,14 @@ class Link:
     def _on_connect(
         self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        del client, data, flags
+        del client, data
         if reason.is_failure:
             why = f"refused with '{reason}' (0x{reason.value:02X})"
             self._hand_over(lambda: self._down(why, taken_over=False))
             return
         self._network_thread = threading.current_thread()
-        self._hand_over(lambda: self._up(properties))
+        resumed = bool(flags.session_present)
+        self._hand_over(lambda: self._up(properties, resumed=resumed))
 
     def _on_disconnect(
         self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any
@@ -414,6 +416,13 @@ class Link:
 def matches(topic_filter: str, topic: str) -> bool:
     """Whether a topic falls under a filter with wildcards (MQTT 5, 4.7)."""
     return paho.topic_matches_sub(topic_filter, topic)
+
+
+def _by_eights(filters: Sequence[str]) -> list[list[str]]:
+    return [
+        list(filters[at : at + FILTERS_PER_SUBSCRIBE])
+        for at in range(0, len(filters), FILTERS_PER_SUBSCRIBE)
+    ]
 
 
 def _client(broker: Broker, *, client_id: str, will: Will | None, clean: bool) -> paho.Client:

@@ -1,7 +1,6 @@
 """Pull by subscription: asks the broker for a window of chunks that it retains."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from agent.errors import Unavailable
@@ -41,8 +40,7 @@ async def blob_window(
                 deadline.restart()
                 yield missing.pop(message.topic), message.payload
     finally:
-        with contextlib.suppress(Unavailable):
-            await link.unsubscribe([topics.blob(name) for name in names])
+        await link.unsubscribe([topics.blob(name) for name in names])
 
 
 async def _ask(
@@ -53,9 +51,6 @@ async def _ask(
         await link.connected(deadline.left_s())
         asked_on = link.connects
         try:
-            # A session that was resumed may hold these from before, and rumqttd sends retained
-            # messages only for a subscription that is new to it.
-            await link.unsubscribe(wanted)
             await link.subscribe(wanted, arrived.put_nowait)
         except Unavailable:
             if link.online and asked_on == link.connects:

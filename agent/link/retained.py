@@ -1,7 +1,6 @@
 """Asks the broker for one retained message."""
 
 import asyncio
-import contextlib
 
 from agent.errors import Unavailable
 from agent.link.mqtt import Link, Message
@@ -15,9 +14,6 @@ async def retained(link: Link, topic: str, *, timeout_s: float) -> bytes:
     """
     arrived: asyncio.Queue[Message] = asyncio.Queue()
     await link.connected(timeout_s)
-    # A session that was resumed may hold the topic from before, and rumqttd sends retained
-    # messages only for a subscription that is new to it.
-    await link.unsubscribe([topic])
     await link.subscribe([topic], arrived.put_nowait)
     try:
         async with asyncio.timeout(timeout_s):
@@ -27,5 +23,4 @@ async def retained(link: Link, topic: str, *, timeout_s: float) -> bytes:
     except TimeoutError:
         raise Unavailable(f"cannot find {topic} on broker {link.where}: not published") from None
     finally:
-        with contextlib.suppress(Unavailable):
-            await link.unsubscribe([topic])
+        await link.unsubscribe([topic])

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from agent.errors import BadInput
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-_PREFIX = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,3}$")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_PREFIX = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,3}\Z")
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 
 def check_name(name: str, *, what: str) -> str:
@@ -47,6 +47,10 @@ class Topics:
     def model(self, name: str, version: int) -> str:
         """The signed manifest of one version."""
         return f"{self.prefix}/model/{check_name(name, what='model name')}/{version}"
+
+    def every_model(self) -> str:
+        """A filter over the manifests of all models and versions."""
+        return f"{self.prefix}/model/+/+"
 
     def command(self, audience: str) -> str:
         """Commands for an audience: `device/ID` or `group/NAME`."""

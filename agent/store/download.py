@@ -99,8 +99,9 @@ async def _bring(
 ) -> None:
     """Bring what is missing of `names` into the chunk store, window by window."""
     total = len(set(names))
-    while missing := pull.chunks.missing(names):
-        wanted, arrived = missing[: pull.window], 0
+    queue = pull.chunks.missing(names)
+    while queue:
+        wanted, arrived = queue[: pull.window], 0
         async for name, payload in pull.get(wanted):
             arrived += 1
             try:
@@ -111,9 +112,10 @@ async def _bring(
                     raise Corrupt(f"{error} ({_ATTEMPTS} times)") from error
         await asyncio.to_thread(pull.chunks.settle)
         if not arrived:
-            raise Unavailable(f"cannot fetch {len(missing)} chunks: none of {len(wanted)} came")
+            raise Unavailable(f"cannot fetch {len(queue)} chunks: none of {len(wanted)} came")
+        queue = pull.chunks.missing(wanted) + queue[pull.window :]
         if on_progress is not None:
-            on_progress(total - len(pull.chunks.missing(names)), total)
+            on_progress(total - len(queue), total)
 
 
 def _check_room(ref: FileRef, target: Path, *, missing_chunks: int, reserve_bytes: int) -> None:

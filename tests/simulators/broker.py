@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from agent.config import Broker as BrokerSettings
 
 START_S = 15.0
@@ -125,11 +127,16 @@ def mosquitto_path() -> str | None:
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
+needs_mosquitto = pytest.mark.skipif(
+    mosquitto_path() is None, reason="needs mosquitto: apt-get install mosquitto"
+)
+
+
 @contextlib.contextmanager
 def mosquitto_broker(
-    *, persistence: bool = False, anonymous: bool = True, extra: str = ""
+    *, persistence: bool = False, anonymous: bool = True, acl: str = "", extra: str = ""
 ) -> Iterator[RunningBroker]:
-    """Mosquitto; `extra` is more of its configuration."""
+    """Mosquitto; `acl` is the text of an access file, `extra` more of its configuration."""
     binary = mosquitto_path()
     if binary is None:
         raise RuntimeError("cannot start mosquitto: it is not installed")
@@ -137,6 +144,11 @@ def mosquitto_broker(
         # Started as root, it becomes the user mosquitto, who must be able to write here.
         Path(folder).chmod(0o777)
         config = Path(folder, "mosquitto.conf")
+        if acl:
+            rules = Path(folder, "acl")
+            rules.write_text(acl)
+            rules.chmod(0o644)
+            extra += f"\nacl_file {rules}"
         number = free_port()
         config.write_text(
             _MOSQUITTO.format(

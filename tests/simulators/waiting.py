@@ -1,0 +1,15 @@
+"""Waiting for a condition with a deadline, instead of sleeping to be right."""
+
+import asyncio
+from collections.abc import Callable
+
+DEADLINE_S = 20.0
+
+
+async def until(condition: Callable[[], object], *, what: str = "") -> None:
+    """Return once `condition()` is true; fail the test after 20 s."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + DEADLINE_S
+    while not condition():
+        assert loop.time() < deadline_s, f"waited {DEADLINE_S:g} s for {what or condition}"
+        await asyncio.sleep(0.01)
