@@ -5,6 +5,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
+_SECRETS = {"password"}
+"""Fields whose values never stand in a message."""
+
+
 class Words(BaseModel):
     """A frozen record. Unknown fields are refused by name; NaN and infinities too."""
 
@@ -28,6 +32,6 @@ def _one(item: Any) -> str:
         return f"unknown field '{where}'"
     if item["type"] == "missing":
         return f"missing field '{where}'"
-    value = repr(item.get("input"))
+    value = "***" if _SECRETS & set(item["loc"]) else repr(item.get("input"))
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{where}: {item['msg'][:1].lower()}{item['msg'][1:]} (got {shown})"

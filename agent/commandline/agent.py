@@ -30,5 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it would tell of its own start
     asyncio.run(app.serve(settings))
     return 0

@@ -1,10 +1,11 @@
 """What is free now, and the Budget that follows from it by the formula of docs/budget.md."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from agent.device import cgroups, kernel, profile
 from compression.job import Budget
@@ -63,7 +64,7 @@ def read(
         memory_bound_by=bound_by,
         swap_free_mib=round(meminfo.get("SwapFree", 0) / 2**20, 1),
         idle_cpu_share=round(min(1.0, idle_cpu_share * allowed / usable), 4),
-        disk_free_mib=round(shutil.disk_usage(where).free / 2**20, 1),
+        disk_free_mib=round(psutil.disk_usage(str(where)).free / 2**20, 1),
         disk_path=str(where),
     )
 
@@ -162,6 +163,6 @@ def _size(headroom: Headroom) -> tuple[float, str]:
     )
 
 
-def process_rss_mib(root: Path = profile.ROOT) -> float:
-    """Resident memory of this process in MiB, by VmRSS; 0.0 where the kernel does not tell."""
-    return kernel.meminfo_bytes(kernel.read_text(root / "proc/self/status")).get("VmRSS", 0) / 2**20
+def process_rss_mib() -> float:
+    """Resident memory of this process in MiB."""
+    return float(psutil.Process().memory_info().rss) / 2**20

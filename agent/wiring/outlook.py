@@ -51,14 +51,15 @@ class Outlook:
 
     def status(self) -> Status:
         """The retained status as it is now."""
-        live = self._supervisor.live()
+        # What is told is what runs: while the server is down, nothing does.
+        live = self._supervisor.live() if self._supervisor.up else {}
         return announcer.status(
             self._settings.device_id,
             at_s=time.time(),
             device_class=self._device.device_class,
             records=self._deployer.records(),
             served=live.get,
-            server_up=self._supervisor.status is not None,
+            server_up=self._supervisor.up,
             http_url=f"http://{self._settings.http_host}:{self._supervisor.http_port}",
         )
 
