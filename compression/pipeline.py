@@ -9,34 +9,43 @@ import onnx
 from pydantic import ValidationError
 
 from compression.errors import BadModel
-from compression.job import PassSpec, Recipe
-from compression.passes import dynamic, quantization
+from compression.job import Recipe
+from compression.passes import dynamic, quantization, rescaling
 from compression.statistics import Range
 from compression.words import explain
 
-Pass = Callable[[onnx.ModelProto, dict[str, Any], dict[str, Range]], onnx.ModelProto]
+Calibrate = Callable[[onnx.ModelProto], dict[str, Range]]
+Pass = Callable[[onnx.ModelProto, dict[str, Any], Calibrate], onnx.ModelProto]
 
 
 def _quantize(
-    model: onnx.ModelProto, parameters: dict[str, Any], ranges: dict[str, Range]
+    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
 ) -> onnx.ModelProto:
-    return quantization.apply(
-        model, quantization.Settings.model_validate(parameters), ranges=ranges
-    )
+    settings = quantization.Settings.model_validate(parameters)
+    return quantization.apply(model, settings, ranges=calibrate(model))
 
 
 def _dynamic(
-    model: onnx.ModelProto, parameters: dict[str, Any], ranges: dict[str, Range]
+    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
 ) -> onnx.ModelProto:
-    del ranges  # its scales are found while it runs
+    del calibrate  # its scales are found while it runs
     return dynamic.apply(model, dynamic.Settings.model_validate(parameters))
 
 
-PASSES: dict[str, Pass] = {"quantization": _quantize, "dynamic": _dynamic}
+def _rescale(
+    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
+) -> onnx.ModelProto:
+    del calibrate
+    return rescaling.apply(model, rescaling.Settings.model_validate(parameters))
 
 
-def run(recipe: Recipe, model: onnx.ModelProto, *, ranges: dict[str, Range]) -> onnx.ModelProto:
+PASSES: dict[str, Pass] = {"quantization": _quantize, "dynamic": _dynamic, "rescaling": _rescale}
+
+
+def run(recipe: Recipe, model: onnx.ModelProto, *, calibrate: Calibrate) -> onnx.ModelProto:
     """Return the variant of a regular `model` that `recipe` asks for; `model` is not changed.
+
+    `calibrate` gives the ranges of any model that the passes make of it on the way.
 
     Raises:
         BadModel: an unknown pass or parameter, or a pass that finds nothing to do.
@@ -46,7 +55,7 @@ def run(recipe: Recipe, model: onnx.ModelProto, *, ranges: dict[str, Range]) -> 
             known = ", ".join(sorted(PASSES))
             raise BadModel(f"cannot run pass {spec.name!r}: known are {known}")
         try:
-            model = PASSES[spec.name](model, spec.parameters, ranges)
+            model = PASSES[spec.name](model, spec.parameters, calibrate)
         except ValidationError as error:
             raise BadModel(f"cannot run pass {spec.name!r}: {explain(error)}") from error
     return model
@@ -54,10 +63,6 @@ def run(recipe: Recipe, model: onnx.ModelProto, *, ranges: dict[str, Range]) -> 
 
 def key(recipe: Recipe, *parts: str) -> str:
     """Name a recipe's result by what it hangs on: passes and `parts`, not the label."""
-    passes = [_plain(spec) for spec in recipe.passes]
+    passes = [spec.model_dump(mode="json") for spec in recipe.passes]
     text = json.dumps([passes, *parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(spec: PassSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json")

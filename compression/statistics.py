@@ -30,6 +30,13 @@ class Range:
     mean_low: float
     mean_high: float
 
+    def cut(self, reach: float) -> tuple[float, float]:
+        """The range with its ends drawn in towards the means; `reach` 1 keeps it."""
+        return (
+            self.mean_low + reach * (self.low - self.mean_low),
+            self.mean_high + reach * (self.high - self.mean_high),
+        )
+
 
 class Accumulator:
     """Running extremes of a fixed list of tensors: four vectors, no history."""

@@ -35,12 +35,15 @@ class Settings(Words):
     """The parameters of this pass."""
 
     operators: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
+    """Which operators; `*` stands for all that have int8 kernels."""
     per_channel: bool = True
     weights: rounding.WeightFormat = "s8"
     activations: Literal["u8", "s8"] = "u8"
     symmetric: bool = False
     """Activations with their zero point in the middle of the range."""
-    exclude: tuple[str, ...] = Field(default=())
+    reach: float = Field(default=1.0, ge=0, le=1)
+    """Where ranges end, between the mean of the samples' extremes (0) and the extreme (1)."""
+    exclude: tuple[str, ...] = ()
     """Nodes that stay float, by the name of their first output."""
     only: tuple[str, ...] | None = None
     """If given, the only nodes that are quantized."""
@@ -80,7 +83,8 @@ def apply(
 
 
 def _wanted(node: onnx.NodeProto, settings: Settings) -> bool:
-    if node.op_type not in settings.operators or node.domain not in {"", "ai.onnx"}:
+    operators = ALL if "*" in settings.operators else settings.operators
+    if node.op_type not in operators or node.domain not in {"", "ai.onnx"}:
         return False
     if settings.only is not None and node.output[0] not in settings.only:
         return False
@@ -145,8 +149,9 @@ def _plan(
                 plan.read.discard(name)
                 plan.whole.discard(name)
                 continue
+            low, high = seen.cut(settings.reach)
             plan.grids[name] = rounding.activation_grid(
-                seen.low, seen.high, kind=settings.activations, symmetric=settings.symmetric
+                low, high, kind=settings.activations, symmetric=settings.symmetric
             )
     for name, source in plan.same_as.items():
         plan.grids[name] = plan.grids[source]

@@ -1,0 +1,128 @@
+"""One measurement in a process of its own: `python -P -m compression.trial`.
+
+A TrialJob as one JSON line on stdin; one JSON line out, a Measurement or why there is none. The
+candidate first loads alone in a forked child (its memory), then beside the original: what they
+answer, then how long they take, in interleaved rounds of original, candidate, original.
+"""
+
+import filecmp
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compression import agreement, child, errors, footprint, kinds, runtime, samples, timing
+from compression.job import Failed, Measurement, OutputSpec, TrialJob
+from compression.words import explain
+
+PROBES = 4
+AGREEMENT_SHARE = 0.7
+"""Of the trial's seconds: judging every input matters more than many rounds."""
+
+
+def main() -> int:
+    """Run the trial that stdin asks for; exit 0 with a Measurement, 1 with a Failed."""
+    out = child.clean_stdout()
+    try:
+        job = TrialJob.model_validate_json(child.read_line())
+    except ValidationError as error:
+        message = f"cannot read the trial: {explain(error)}"
+        out.write(Failed(kind="internal", message=message).to_json().decode() + "\n")
+        return 1
+    watch: list[child.Parent] = []
+    try:
+        answer: Measurement | Failed = measure(job, watch)
+    except MemoryError as error:
+        died = errors.CannotRun(f"cannot run {job.candidate_path}: out of memory ({error})")
+        answer = Failed(**errors.to_wire(died))
+    except Exception as error:  # the parent decides what each kind means
+        answer = Failed(**errors.to_wire(error))
+    for parent in watch:
+        parent.finished()
+    out.write(answer.to_json().decode() + "\n")
+    return 1 if isinstance(answer, Failed) else 0
+
+
+def measure(job: TrialJob, watch: list[child.Parent]) -> Measurement:
+    """Measure as `job` says; after the forks a watcher of stdin starts and is put into `watch`.
+
+    Raises:
+        BadModel: a model does not load or run.
+        BadInputs: the inputs do not fit the original.
+        CannotRun: the candidate killed its process.
+    """
+    candidate_path, original_path = Path(job.candidate_path), Path(job.original_path)
+    deadline = time.monotonic() + job.seconds
+    if missing := [path for path in (candidate_path, original_path) if not path.is_file()]:
+        raise errors.BadModel(f"cannot use model {missing[0].name}: no such file")
+    memory = footprint.peak(candidate_path, job)
+    same = filecmp.cmp(candidate_path, original_path, shallow=False)
+    original_memory = memory if same else footprint.peak(original_path, job)
+    watch.append(child.Parent())
+    how = runtime.options(job.runtime)
+    original = runtime.session(original_path, how)
+    candidate = runtime.session(candidate_path, how)
+    outputs = job.outputs or _guessed(original)
+    with samples.open_samples(Path(job.inputs_path), runtime.inputs(original)) as inputs:
+        indices = job.sample_indices or tuple(range(len(inputs)))
+        if beyond := [index for index in indices if not 0 <= index < len(inputs)]:
+            raise errors.BadInputs(f"cannot use sample {beyond[0]}: there are {len(inputs)}")
+        judge = agreement.Judge(outputs)
+        stop = deadline - job.seconds * (1 - AGREEMENT_SHARE)
+        for index in _until(stop, indices):
+            feeds = inputs.sample(index)
+            wanted = runtime.run(original, feeds)
+            judge.add(wanted, wanted if same else runtime.run(candidate, feeds))
+        timed = timing.interleave(
+            original, candidate, inputs, indices, rounds=job.rounds, deadline=deadline
+        )
+        if job.probe_path:
+            _probe(Path(job.probe_path), candidate, inputs, indices[:PROBES])
+    figures = timed.figures()
+    if same:
+        figures["latency_ratio"] = 1.0  # what the clocks say of it is the noise
+    return Measurement(
+        **figures,
+        peak_memory_mib=memory.mib,
+        original_peak_memory_mib=original_memory.mib,
+        size_mib=candidate_path.stat().st_size / 2**20,
+        original_size_mib=original_path.stat().st_size / 2**20,
+        agreement=judge.agreement(job.split, guessed=not job.outputs),
+        sqnr_db=judge.sqnr_db(),
+        threads=job.runtime.threads,
+        samples=judge.samples,
+        method={"memory": memory.method, **timed.method()},
+    )
+
+
+def _until(stop: float, indices: tuple[int, ...]) -> Iterator[int]:
+    """All indices, or as many as there is time for; at least one."""
+    for count, index in enumerate(indices):
+        if count and time.monotonic() > stop:
+            return
+        yield index
+
+
+def _guessed(session: Any) -> tuple[OutputSpec, ...]:
+    specs = [runtime.input_spec(value) for value in session.get_outputs()]
+    return tuple(kinds.guess(spec.name, shape=spec.shape, maker="") for spec in specs)
+
+
+def _probe(path: Path, session: Any, inputs: samples.Samples, indices: tuple[int, ...]) -> None:
+    """Write a few inputs and this model's own answers, for a server to check after loading."""
+    feeds = [inputs.sample(index) for index in indices]
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    beside = path.with_name(f".{name}.tmp")
+    samples.write(beside, feeds, expected=[runtime.run(session, one) for one in feeds])
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The parent's side of the worker's stream, small and true: it runs the real trial."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from pydantic import TypeAdapter
+
+from compression.job import (
+    CompressJob,
+    DeviceClass,
+    Done,
+    Failed,
+    FromWorker,
+    Measurement,
+    TrialAnswer,
+    TrialJob,
+    TrialRequest,
+)
+from compression.words import Words
+
+WORDS: TypeAdapter[Words] = TypeAdapter(FromWorker)
+HASWELL = DeviceClass(machine="x86_64", isa=("avx2",), cores=2, onnxruntime="test")
+
+
+def run_trial(job: TrialJob, *, timeout_s: float = 60) -> Measurement | Failed:
+    """Run a trial in its own process, holding its stdin open until it has answered."""
+    with start("compression.trial") as trial:
+        assert trial.stdin is not None
+        assert trial.stdout is not None
+        trial.stdin.write(job.to_json() + b"\n")
+        trial.stdin.flush()
+        line = trial.stdout.readline()
+        trial.stdin.close()
+        code = trial.wait(timeout_s)
+    if not line:
+        return Failed(kind="cannot-run", message=f"cannot run the trial: exit code {code}")
+    kind = Failed if b'"type":"failed"' in line else Measurement
+    return kind.model_validate_json(line)
+
+
+def start(module: str) -> "subprocess.Popen[bytes]":
+    """Start a child as the agent does, with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+def follow(
+    job: CompressJob,
+    *,
+    on_word: Callable[[Words, "subprocess.Popen[bytes]"], None] = lambda _word, _worker: None,
+    trial: Callable[[TrialJob], Measurement | Failed] = run_trial,
+) -> list[Words]:
+    """Run a worker to its end and return what it said; trials are answered as they are asked."""
+    said: list[Words] = []
+    with start("compression.worker") as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(job.to_json() + b"\n")
+        worker.stdin.flush()
+        for line in worker.stdout:
+            word = WORDS.validate_json(line)
+            said.append(word)
+            on_word(word, worker)
+            if isinstance(word, TrialRequest) and worker.poll() is None:
+                found = trial(word.job)
+                answer = (
+                    TrialAnswer(measurement=found)
+                    if isinstance(found, Measurement)
+                    else TrialAnswer(failed=found)
+                )
+                worker.stdin.write(answer.to_json() + b"\n")
+                worker.stdin.flush()
+            if isinstance(word, Done | Failed):
+                break
+        worker.stdin.close()
+        worker.wait(30)
+    return said
