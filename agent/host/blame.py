@@ -27,10 +27,15 @@ class Verdict:
         """Whether several were being executed: running one at a time tells the next time."""
         return len(self.suspects) > 1
 
+    @property
+    def cause(self) -> str:
+        """How it came about, and what follows for the one that is blamed."""
+        expelled = f"; expelled: {CRASHES} crashes within {WINDOW_S:.0f} s"
+        return self.how + (expelled if self.expelled else "")
+
     def __str__(self) -> str:
         names = ", ".join(sorted({suspect.name for suspect in self.suspects}))
-        after = f"; expelled: {CRASHES} crashes within {WINDOW_S:.0f} s" if self.expelled else ""
-        return f"{self.how}{f' while it ran {names}' if names else ''}{after}"
+        return f"{self.cause} (it was running {names})" if names else self.cause
 
 
 class Blame:

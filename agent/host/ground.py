@@ -17,6 +17,7 @@ from agent.protocol.crash_page import CrashPage
 class Ground:
     """Open until `close`."""
 
+    http_port: int
     public: tuple[socket.socket, ...]
     private: socket.socket
     private_path: Path
@@ -59,5 +60,12 @@ def prepare(*, host: str, port: int, unix_path: Path | None) -> Ground:
         page_fd = os.memfd_create("trimtab crash page", os.MFD_CLOEXEC)
         closing.callback(os.close, page_fd)
         os.ftruncate(page_fd, crash_page.BYTES)
-        page = CrashPage(mmap.mmap(page_fd, crash_page.BYTES))
-        return Ground(tuple(public), private, private_path, page_fd, page, closing.pop_all())
+        return Ground(
+            http_port=public[0].getsockname()[1],
+            public=tuple(public),
+            private=private,
+            private_path=private_path,
+            page_fd=page_fd,
+            page=CrashPage(mmap.mmap(page_fd, crash_page.BYTES)),
+            _closing=closing.pop_all(),
+        )

@@ -57,7 +57,7 @@ class Supervisor:
     def http_port(self) -> int:
         """The port that it listens on, also where 0 was asked for."""
         assert self._ground is not None, "not started"
-        return int(self._ground.public[0].getsockname()[1])
+        return self._ground.http_port
 
     @property
     def status(self) -> ServerStatus | None:
@@ -69,9 +69,19 @@ class Supervisor:
         """How often the server had to be started again."""
         return self._restarts
 
-    def live(self) -> dict[str, LoadRequest]:
-        """What is to be live, by name; between a death and the reload it is not, for a moment."""
-        return dict(self._wanted)
+    @property
+    def up(self) -> bool:
+        """Whether the server answers and has all wanted models loaded."""
+        return self._up.is_set()
+
+    def live(self) -> dict[str, str]:
+        """The sha256 of what serves, by name; while the server is down, of what will again."""
+        return {name: request.sha256 for name, request in self._wanted.items()}
+
+    def check(self) -> None:
+        """Raise what ended the supervision, if anything did: then nobody restarts the server."""
+        if self._task is not None and self._task.done():
+            self._task.result()
 
     async def start(self) -> None:
         """Bind the sockets, start the server, and return when it answers.
@@ -233,7 +243,7 @@ class Supervisor:
             if isinstance(error, Unavailable) and await life.gone():
                 raise
             del self._wanted[request.name]
-            self._on_crash(request.name, f"it is no longer live: {error}")
+            self._on_crash(request.name, f"and it cannot be loaded again: {error}")
 
     def _judge(self, how: str, ground_: Ground) -> Verdict:
         suspects = [self._asked[index] for index in ground_.page.busy() if index in self._asked]
@@ -242,5 +252,5 @@ class Supervisor:
         if verdict.expelled and blamed is not None and self._wanted.get(blamed.name) == blamed:
             del self._wanted[blamed.name]
         _LOG.error("the server ended: %s", verdict)
-        self._on_crash(blamed.name if blamed else None, str(verdict))
+        self._on_crash(blamed.name if blamed else None, verdict.cause if blamed else str(verdict))
         return verdict

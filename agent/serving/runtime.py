@@ -36,7 +36,6 @@ _OPTIMIZATION = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_READ_BYTES = 1024 * 1024
 # What onnxruntime raises for what the caller gave, as opposed to a failure of its own.
 _CALLERS_FAULT = ort.capi.onnxruntime_pybind11_state.InvalidArgument
 
@@ -111,7 +110,8 @@ def load(path: Path, *, sha256: str, runtime: Runtime) -> Model:
         Unavailable: the device has no memory for it now.
     """
     try:
-        found = digest(path)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"cannot load {path}: {error.strerror}") from error
     if found != sha256:
@@ -127,15 +127,6 @@ def load(path: Path, *, sha256: str, runtime: Runtime) -> Model:
             raise Unavailable(f"cannot load {path}: no memory is left for it") from error
         raise BadInput(f"cannot load {path}: {_line(error)}") from error
     return Model(session)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file in hex, read in pieces."""
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            state.update(piece)
-    return state.hexdigest()
 
 
 def give_back_memory() -> None:
