@@ -65,6 +65,7 @@ class App:
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._loose: list[asyncio.Task[None]] = []
         self._notifier = Notifier()
         self._page = status_page.bind(settings.health_host, settings.health_port)
         self._build_reporting()
@@ -229,6 +230,10 @@ class App:
     def _on_crash(self, blamed: str | None, how: str) -> None:
         running = f" while it ran {blamed}" if blamed else ""
         self._announcer.trouble("crashed", f"the server died ({how}){running}", blamed=blamed)
+        if blamed is not None and blamed not in self._supervisor.live():
+            falling_back = self._deployer.lost(blamed, how)
+            self._loose.append(asyncio.create_task(falling_back, name=f"fall back of {blamed}"))
+            self._loose = [task for task in self._loose if not task.done()]
 
     def _enqueue(self, rank: Kind, event: Event) -> None:
         self._spool.put(rank, self._topics.event(event.device), event.to_json())

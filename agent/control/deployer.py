@@ -9,7 +9,7 @@ from agent.control.parts import Outcome, Parts
 from agent.control.record import Deployment, Record, Records
 from agent.control.states import DEADLINE_S, REST, TRANSITIONS, Event, State
 from agent.control.steps import STEPS
-from agent.control.variants import load_request
+from agent.control.variants import load_request, switch_to
 from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
 from agent.protocol.commands import Deploy
 from compression.errors import BadInputs, BadModel, CompressionError
@@ -127,6 +127,30 @@ class Deployer:
         del self._known[model]
         self._parts.catalog.remove(model)
         return "removed"
+
+    async def lost(self, model: str, why: str) -> None:
+        """The server gave a model up; what served before it serves again, where there is any."""
+        record = self._known.get(model)
+        working = self._tasks.get(model)
+        if record is None or (working is not None and not working.done()):
+            return  # the work under way ends with a switch or a restore of its own
+        fallback = record.previous
+        if fallback is None or record.live is None or fallback.sha256 == record.live.sha256:
+            self._parts.emit("crashed", record, f"cannot serve {model}: {why}; no variant is left")
+            return
+        try:
+            manifest = self._parts.catalog.manifest(model, fallback.version)
+            record = await switch_to(record, fallback, manifest, self._parts)
+        except TrimtabError as error:
+            self._parts.emit("crashed", record, f"cannot fall back to {fallback.label!r}: {error}")
+            return
+        # The one that crashed is not the way back.
+        record = record.model_copy(update={"previous": None})
+        self._records.save(record)
+        self._known[model] = record
+        message = f"fell back to {fallback.label!r}: {why}"
+        if record.deployment:
+            self._enter(record.with_deployment(message=message), message)
 
     async def stop(self) -> None:
         """Stop driving; everything resumes at the next start."""

@@ -282,6 +282,20 @@ async def test_cancel_ends_each_state(world: World, state: State) -> None:
     assert bool(world.loaded) is serving
 
 
+async def test_a_variant_that_the_server_gave_up_is_replaced_by_what_served_before(
+    world: World,
+) -> None:
+    deployer = world.deployer()
+    await deploy(deployer)
+    await deployer.lost("m", "killed by SIGSEGV; expelled")
+    assert world.live_label() == "model"
+    state, message = ended(deployer.records()[0])
+    assert state is State.LIVE
+    assert message == "fell back to 'original': killed by SIGSEGV; expelled"
+    await deployer.lost("m", "killed by SIGSEGV; expelled")
+    assert "no variant is left" in world.events[-1][2]
+
+
 async def test_nothing_to_cancel_is_said(world: World) -> None:
     deployer = world.deployer()
     await deploy(deployer)
