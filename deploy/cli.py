@@ -1,0 +1,24 @@
+"""The `trimtab-fleet` command of the operator."""
+
+from collections.abc import Sequence
+
+from agent import subcommands
+
+TABLE = {
+    "keygen": ("deploy.commandline.keygen", "make the key pair that signs for the fleet"),
+    "publish": ("deploy.commandline.publish", "put a model on the broker, signed"),
+    "unpublish": ("deploy.commandline.unpublish", "take a model off the broker"),
+    "deploy": ("deploy.commandline.deploy", "have devices pull, fit and serve a version"),
+    "remove": ("deploy.commandline.remove", "have devices stop serving a model and forget it"),
+    "cancel": ("deploy.commandline.cancel", "stop the work on a deployment"),
+    "describe": ("deploy.commandline.describe", "ask a device what it is and what it serves"),
+    "ping": ("deploy.commandline.ping", "ask devices for a sign of life"),
+    "status": ("deploy.commandline.status", "show every device as it last reported"),
+    "watch": ("deploy.commandline.watch", "show events as they come"),
+    "demo": ("deploy.commandline.demo", "show the whole way on this machine"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    return subcommands.main("trimtab-fleet", "The operator's hand on a fleet.", TABLE, argv)

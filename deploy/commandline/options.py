@@ -1,0 +1,172 @@
+"""Options that several commands of the operator share, and what is made of them."""
+
+import argparse
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from securesystemslib.signer import Signer
+
+from agent.config import Broker
+from agent.errors import BadInput
+from agent.link.mqtt import Link
+from agent.protocol import trust
+from agent.protocol.topics import Topics
+from compression.job import Budget, OutputSpec
+from compression.words import explain
+from deploy.fleet import Fleet
+
+CONNECT_S = 10.0
+PORTS = {False: 1883, True: 8883}
+QUALIFIERS = {
+    "logits": "axis", "steps": "blank", "embedding": "axis", "score": "threshold",
+    "detections": "threshold", "mask": "threshold",
+}  # fmt: skip
+"""What follows the second colon-separated word of --outputs, by kind."""
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Declare how to reach the broker."""
+    group = parser.add_argument_group("broker")
+    group.add_argument(
+        "--broker", default=os.environ.get("TRIMTAB_FLEET_BROKER", "localhost"),
+        metavar="HOST[:PORT]", help="default: $TRIMTAB_FLEET_BROKER, or localhost:1883",
+    )  # fmt: skip
+    group.add_argument("--prefix", default="trimtab/v1", help="of all topics (%(default)s)")
+    group.add_argument("--username", help="password from $TRIMTAB_FLEET_PASSWORD")
+    group.add_argument("--ca-file", type=Path, metavar="PEM", help="use TLS and check with this")
+    group.add_argument("--certificate", type=Path, metavar="PEM", help="of this client")
+    group.add_argument("--certificate-key", type=Path, metavar="PEM")
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Declare the key to sign with."""
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", default=os.environ.get("TRIMTAB_FLEET_KEY"),
+        help="private key of the fleet; default: $TRIMTAB_FLEET_KEY",
+    )  # fmt: skip
+
+
+def add_audience(parser: argparse.ArgumentParser) -> None:
+    """Declare whom a command is for."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--device", metavar="ID")
+    group.add_argument("--group", metavar="NAME")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="for an answer (%(default)s s)"
+    )
+
+
+def audience(arguments: argparse.Namespace) -> str:
+    """`device/ID` or `group/NAME`."""
+    return f"device/{arguments.device}" if arguments.device else f"group/{arguments.group}"
+
+
+def read_signer(arguments: argparse.Namespace) -> Signer:
+    """The signer of --key.
+
+    Raises:
+        BadInput: none is given, or it cannot be used.
+    """
+    if arguments.key is None:
+        raise BadInput("cannot sign: give --key FILE or set TRIMTAB_FLEET_KEY")
+    try:
+        return trust.signer(Path(arguments.key).read_bytes())
+    except OSError as error:
+        raise BadInput(f"cannot read the key {arguments.key}: {error.strerror}") from error
+
+
+def read_broker(arguments: argparse.Namespace) -> Broker:
+    """The broker of the options; an IPv6 address stands in brackets.
+
+    Raises:
+        BadInput: a port or an option that cannot be.
+    """
+    address = arguments.broker
+    host, _, port = address.rpartition(":")
+    if not host or address.endswith("]"):
+        host, port = address, str(PORTS[arguments.ca_file is not None])
+    try:
+        return Broker.model_validate(
+            {
+                "host": host.strip("[]"),
+                "port": port,
+                "username": arguments.username,
+                "password": os.environ.get("TRIMTAB_FLEET_PASSWORD"),
+                "ca_file": arguments.ca_file,
+                "certificate_file": arguments.certificate,
+                "key_file": arguments.certificate_key,
+                "reconnect_most_s": 10.0,
+            }
+        )
+    except ValidationError as error:
+        raise BadInput(f"cannot use the broker {address!r}: {explain(error)}") from error
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    arguments: argparse.Namespace, signer: Signer | None = None
+) -> AsyncIterator[Fleet]:
+    """A fleet, connected under a client id of its own.
+
+    Raises:
+        Unavailable: the broker cannot be reached in 10 s.
+    """
+    topics = Topics(arguments.prefix)
+    link = Link(
+        read_broker(arguments), client_id=f"trimtab-fleet-{uuid.uuid4().hex[:12]}", clean=True
+    )
+    async with link:
+        await link.connected(CONNECT_S)
+        yield Fleet(link, topics, signer)
+
+
+def read_budget(pairs: Sequence[str]) -> Budget:
+    """The budget of repeated `FIELD=VALUE`.
+
+    Raises:
+        BadInput: an unknown field (named) or a value out of range.
+    """
+    given: dict[str, object] = {}
+    for pair in pairs:
+        field, separator, value = pair.partition("=")
+        if not separator:
+            raise BadInput(f"cannot read budget {pair!r}: write FIELD=VALUE")
+        try:
+            given[field] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"cannot read budget {pair!r}: {value!r} is no number") from error
+    try:
+        return Budget.model_validate(given)
+    except ValidationError as error:
+        known = ", ".join(Budget.model_fields)
+        raise BadInput(f"cannot use the budget: {explain(error)}; known: {known}") from error
+
+
+def read_outputs(texts: Sequence[str]) -> tuple[OutputSpec, ...]:
+    """The outputs of repeated `NAME=KIND[:NUMBER]`; names may hold colons and slashes.
+
+    Raises:
+        BadInput: an unknown kind, or a number where the kind takes none.
+    """
+    return tuple(_output(text) for text in texts)
+
+
+def _output(text: str) -> OutputSpec:
+    name, separator, meaning = text.rpartition("=")
+    kind, _, number = meaning.partition(":")
+    if not separator or not name:
+        raise BadInput(f"cannot read output {text!r}: write NAME=KIND or NAME=KIND:NUMBER")
+    fields: dict[str, object] = {"name": name, "kind": kind}
+    if number:
+        if kind not in QUALIFIERS:
+            raise BadInput(f"cannot read output {text!r}: kind {kind!r} takes no number")
+        fields[QUALIFIERS[kind]] = number
+    try:
+        return OutputSpec.model_validate(fields)
+    except ValidationError as error:
+        raise BadInput(f"cannot read output {text!r}: {explain(error)}") from error

@@ -1,0 +1,92 @@
+"""What an ONNX file says of itself: its inputs and outputs, and what outputs seem to mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx.external_data_helper import uses_external_data
+
+from agent.errors import BadInput
+from compression import kinds
+from compression.job import InputSpec, OutputSpec
+
+_PASS_ON = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model's inputs and outputs; `guessed` names the outputs whose kind nobody gave."""
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    guessed: tuple[str, ...]
+
+
+def read(path: Path, *, named: Sequence[OutputSpec] = ()) -> Facts:
+    """Read a model's facts; the outputs in `named` mean what is said there.
+
+    Raises:
+        BadInput: no such file, no valid ONNX, weights in other files, or an unknown output.
+    """
+    graph = _load(path).graph
+    weights = {each.name for each in graph.initializer}
+    inputs = tuple(_input(each) for each in graph.input if each.name not in weights)
+    known = [each.name for each in graph.output]
+    for output in named:
+        if output.name not in known:
+            raise BadInput(
+                f"cannot describe output {output.name!r}: {path.name} has {', '.join(known)}"
+            )
+    told = {output.name: output for output in named}
+    makers = {name: node for node in graph.node for name in node.output}
+    outputs = tuple(told.get(each.name) or _guess(each, makers, inputs) for each in graph.output)
+    return Facts(inputs, outputs, tuple(name for name in known if name not in told))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, checker and file errors have no common base
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInput(f"cannot read {path} as an ONNX model: {reason}") from error
+    if any(uses_external_data(each) for each in model.graph.initializer):
+        raise BadInput(
+            f"cannot publish {path}: its weights lie in other files; save it as one file "
+            "(onnx.save without external data)"
+        )
+    if not model.graph.input or not model.graph.output:
+        raise BadInput(f"cannot publish {path}: it has no inputs or no outputs")
+    return model
+
+
+def _input(value: onnx.ValueInfoProto) -> InputSpec:
+    return InputSpec(name=value.name, dtype=_dtype(value), shape=_shape(value))
+
+
+def _dtype(value: onnx.ValueInfoProto) -> str:
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    except KeyError as error:
+        raise BadInput(f"cannot publish: {value.name!r} is no tensor") from error
+    return str(dtype.name)
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+
+
+def _guess(
+    value: onnx.ValueInfoProto,
+    makers: Mapping[str, onnx.NodeProto],
+    inputs: Sequence[InputSpec],
+) -> OutputSpec:
+    node = makers.get(value.name)
+    while node is not None and node.op_type in _PASS_ON and node.input[0] in makers:
+        node = makers[node.input[0]]
+    shape = _shape(value)
+    like_an_input = any((each.shape, each.dtype) == (shape, _dtype(value)) for each in inputs)
+    maker = "" if node is None else node.op_type
+    return kinds.guess(value.name, shape=shape, maker=maker, like_an_input=like_an_input)
