@@ -146,7 +146,7 @@ def test_refuses_a_bomb_before_unpacking_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", npy(np.zeros((1000, 3000), np.float32)))
     assert path.stat().st_size < 50_000
-    with pytest.raises(BadInputs, match="over the bound of 1.0 MiB"):
+    with pytest.raises(BadInputs, match=r"over the bound of 1\.0 MiB"):
         samples.open_samples(path, [X], most_bytes=2**20)
 
 
