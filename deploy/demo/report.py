@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
-from rich.console import Console, Group, RenderableType
+from rich import box
+from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from deploy.demo.figures import KindRow, Proportion, Served, quantile
@@ -61,9 +62,8 @@ def rows(report: Report) -> list[Row]:
         found.append(("same answer as the original", NONE, *_interval(report.agreement)))
     if report.accuracy is not None:
         before, after = report.accuracy
-        found.append(
-            ("right by file extension", _share(before), _share(after), f"of {after.count}")
-        )
+        title = "right by file extension" if report.kinds else "right by the labels given"
+        found.append((title, _share(before), _share(after), f"of {after.count}"))
         found += [
             (f"  .{kind.extension}", str(kind.hits[0]), str(kind.hits[1]), f"of {kind.count}")
             for kind in report.kinds
@@ -71,21 +71,20 @@ def rows(report: Report) -> list[Row]:
     return found
 
 
-def render(report: Report) -> RenderableType:
-    """The table and its notes."""
-    table = Table(title=f"{report.model}: the original and what serves now", title_justify="left")
+def show(report: Report, *, on: Console) -> None:
+    """Print the table and its notes."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for title in (report.original.label, report.variant.label, ""):
         table.add_column(escape(title), justify="right", overflow="fold")
     for row in rows(report):
         table.add_row(*(escape(cell) for cell in row))
-    notes = [Padding(escape(f"- {note}"), (0, 0, 0, 1)) for note in report.notes]
-    return Group("", table, "", "How it was measured", *notes)
-
-
-def show(report: Report, *, on: Console) -> None:
-    """Print it."""
-    on.print(render(report))
+    on.print(f"\n[bold]{escape(report.model)}: the original and what serves now[/bold]\n")
+    on.print(table)
+    on.print("[bold]How it was measured[/bold]")
+    for note in report.notes:
+        wrapped = fill(note, on.width, initial_indent=" - ", subsequent_indent="   ")
+        on.print(wrapped, markup=False, soft_wrap=True)
 
 
 def _ratio(value: float | None, base: float | None) -> str:

@@ -1,13 +1,14 @@
 """What the demo shows while it runs: lines with their time, one bar, plain text in a pipe."""
 
 import time
+from textwrap import wrap
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.text import Text
 
 from deploy.demo.story import Line, Step
 
@@ -39,7 +40,7 @@ class Screen:
             disable=not out.is_terminal,
         )
         self._task: TaskID | None = None
-        self._last = ""
+        self._last = ("", "")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -69,14 +70,15 @@ class Screen:
     def line(self, line: Line) -> None:
         """Print one line with the seconds since the start."""
         self._end_bar()
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=8, justify="right", style="dim", no_wrap=True)
-        grid.add_column(width=_WORD, style=_STYLES[line.tone], no_wrap=True)
-        grid.add_column(ratio=1, overflow="fold")
-        grid.add_row(f"{time.monotonic() - self._begun_s:.1f} s", line.word, escape(line.text))
-        if line.detail:
-            grid.add_row("", "", f"[dim]{escape(line.detail)}[/dim]")
-        self.out.print(grid)
+        clock = f"{time.monotonic() - self._begun_s:6.1f} s "
+        shown = Text(clock, style="dim").append(f"{line.word:<{_WORD}} ", _STYLES[line.tone])
+        indent = len(shown)
+        for text, style in ((line.text, ""), (line.detail, "dim")):
+            for part in wrap(text, width=max(20, self.out.width - indent)):
+                # The first part stands behind the word, the others below it.
+                start = "" if len(shown) == indent else "\n" + " " * indent
+                shown.append(start).append(part, style)
+        self.out.print(shown, soft_wrap=True)
 
     def say(self, word: str, text: str, *, tone: str = "plain") -> None:
         """Print one line of our own."""
@@ -96,13 +98,13 @@ class Screen:
         )
 
     def _step_in_a_pipe(self, step: Step) -> None:
-        """Without a bar: a line where the words change, and the end of what counts bytes."""
-        words = step.text.partition(" of ")[0].rstrip("0123456789. MB")
-        if words != self._last or step.fraction >= 1.0:
+        """Without a bar: a line where the words change."""
+        if not step.counts and (step.stage, step.text) != self._last:
             self.line(Line(step.stage, step.text))
-        self._last = words
+            self._last = (step.stage, step.text)
 
     def _end_bar(self) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
+            self._bar.refresh()
             self._task = None

@@ -17,7 +17,6 @@ _STATES = {
     "compressing": "variants are made and measured",
     "trying": "the best variant is judged against the budget",
     "switching": "the server loads it beside what serves",
-    "restoring": "what served before is made sure of",
 }
 
 
@@ -33,11 +32,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Step:
-    """How far a stage has come; `fraction` is in [0, 1]."""
+    """How far a stage has come; `fraction` is in [0, 1]. `counts`: its text is a number that
+    grows, worth a bar but not a line each time."""
 
     stage: str
     text: str
     fraction: float
+    counts: bool = False
 
 
 def tell(event: Event) -> Line | Step | None:
@@ -49,29 +50,35 @@ def tell(event: Event) -> Line | Step | None:
 def _state(event: Event) -> Line:
     state = event.state or "?"
     tone = {"live": "good", "refused": "bad", "failed": "bad"}.get(state, "plain")
-    return Line(state, event.message or _STATES.get(state, ""), tone=tone)
+    return Line(state, _STATES.get(state) or event.message, tone=tone)
 
 
 def _progress(event: Event) -> Step:
     figures = event.figures
     text = event.message
     done, whole = figures.get("done_bytes"), figures.get("bytes")
+    counts = False
     if isinstance(done, int) and isinstance(whole, int):
-        text = f"{text} {megabytes(done)} of {megabytes(whole)}"
+        counts, text = True, f"{text} {megabytes(done)} of {megabytes(whole)}"
     fraction = figures.get("fraction")
     within = min(1.0, max(0.0, float(fraction))) if isinstance(fraction, int | float) else 0.0
-    return Step(str(figures.get("stage", "work")), text, within)
+    return Step(str(figures.get("stage", "work")), text, within, counts)
 
 
 def _tried(event: Event) -> Line:
     accepted = bool(event.figures.get("accepted"))
     label = str(event.figures.get("label", "a variant"))
     measured = measurement(event.figures)
+    # A rung that misses the budget is kept, as what comes nearest; its misses are the message.
+    fits = accepted and not event.message
+    word, tone = (
+        ("fits", "good") if fits else ("kept", "plain") if accepted else ("rejected", "bad")
+    )
     return Line(
-        "accepted" if accepted else "rejected",
+        word,
         f"{label}: {event.message}" if event.message else label,
         summary(measured) if measured else "",
-        tone="good" if accepted else "bad",
+        tone=tone,
     )
 
 
