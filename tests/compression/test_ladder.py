@@ -1,0 +1,212 @@
+"""The ladder's rules: what misses a budget, what comes first, what is picked."""
+
+from pathlib import Path
+
+import pytest
+
+from compression import ladder, report, search, verdict
+from compression.errors import BadInputs
+from compression.job import (
+    Agreement,
+    Budget,
+    DeviceClass,
+    Ladder,
+    Measurement,
+    ModelRef,
+    Recipe,
+    Rejected,
+    Rung,
+    Runtime,
+)
+from compression.preview import Preview
+
+DEVICE = DeviceClass(machine="x86_64", isa=("avx2",), cores=2, onnxruntime="1")
+SHA = "0" * 64
+
+
+def measured(*, value: float = 0.99, **fields) -> Measurement:
+    agreement = Agreement(
+        value=value, low=0, high=1, kind="logits", output="y", samples=100, split="held-out"
+    )
+    figures = {
+        "latency_p50_ms": 8.0, "latency_p95_ms": 10.0, "original_latency_p50_ms": 16.0,
+        "original_latency_p95_ms": 20.0, "latency_ratio": 0.5, "ratio_basis": "wall",
+        "wall_ratio": 0.5, "cpu_ratio": 0.5, "noise": 0.01, "cpu_ms_per_inference": 8.0,
+        "original_cpu_ms_per_inference": 16.0, "peak_memory_mib": 30.0,
+        "original_peak_memory_mib": 60.0, "size_mib": 1.2, "original_size_mib": 4.8,
+        "agreement": agreement, "sqnr_db": {"y": 30.0}, "threads": 1, "samples": 100,
+        "rounds": 30, "method": {},
+    }  # fmt: skip
+    return Measurement(**(figures | fields))
+
+
+def rung(label: str, **fields) -> Rung:
+    return Rung(
+        file=f"{label}.onnx", sha256=SHA, recipe=Recipe(label=label), runtime=Runtime(),
+        measurement=measured(**fields), meets_budget=True,
+    )  # fmt: skip
+
+
+def built(budget: Budget, *rungs: Rung) -> Ladder:
+    return ladder.build(
+        model=ModelRef(name="m", sha256=SHA), device_class=DEVICE, budget=budget, rungs=rungs
+    )
+
+
+CASES = {
+    "latency_p95_ms": ({"latency_p95_ms": 9}, "latency p95 10.00 ms over budget 9.00 ms"),
+    "latency_ratio": ({"latency_ratio": 0.4}, "latency ratio 0.50 over budget 0.40"),
+    "peak_memory_mib": ({"peak_memory_mib": 20}, "peak memory 30.00 MiB over budget 20.00 MiB"),
+    "memory_ratio": ({"memory_ratio": 0.25}, "memory ratio 0.50 over budget 0.25"),
+    "size_mib": ({"size_mib": 0.9}, "size 1.20 MiB over budget 0.90 MiB"),
+    "size_ratio": ({"size_ratio": 0.2}, "size ratio 0.25 over budget 0.20"),
+    "cpu_share": (
+        {"cpu_share": 0.01, "request_rate_hz": 10},
+        "CPU share 4.0% at 10.00 Hz on 2 cores over budget 1.0%",
+    ),
+    "min_agreement": (
+        {"min_agreement": 0.995},
+        "agreement 0.990 (logits, 100 samples) below 0.995",
+    ),
+}
+
+
+@pytest.mark.parametrize("field", CASES)
+def test_each_field_of_the_budget_has_its_miss(field: str) -> None:
+    bounds, sentence = CASES[field]
+    assert ladder.misses(measured(), Budget(**bounds), cores=2) == (sentence,)
+
+
+def test_threads_beyond_the_budget_are_a_miss() -> None:
+    found = ladder.misses(measured(threads=2), Budget(threads=1), cores=2)
+    assert found == ("threads 2.00 over budget 1.00",)
+
+
+def test_every_field_is_covered() -> None:
+    assert {*CASES, "threads", "request_rate_hz"} == set(Budget.model_fields)
+
+
+def test_what_lies_on_the_bound_meets_it() -> None:
+    budget = Budget(
+        latency_p95_ms=10, latency_ratio=0.5, peak_memory_mib=30, memory_ratio=0.5, size_mib=1.2,
+        size_ratio=0.25, cpu_share=0.04, request_rate_hz=10, min_agreement=0.99, threads=1,
+    )  # fmt: skip
+    assert ladder.misses(measured(), budget, cores=2) == ()
+
+
+def test_those_that_meet_the_budget_come_first_by_agreement_then_by_how_far_they_miss() -> None:
+    budget = Budget(size_mib=1.0, min_agreement=0.9)
+    found = built(
+        budget,
+        rung("original", size_mib=4.8, value=1.0),
+        rung("near", size_mib=1.1, value=0.95),
+        rung("good", size_mib=0.9, value=0.93),
+        rung("better", size_mib=1.0, value=0.97),
+    )
+    assert [one.recipe.label for one in found.rungs] == ["better", "good", "near", "original"]
+    assert [one.meets_budget for one in found.rungs] == [True, True, False, False]
+    assert found.rungs[2].misses == ("size 1.10 MiB over budget 1.00 MiB",)
+
+
+def test_picks_under_another_budget_or_names_the_nearest() -> None:
+    found = built(Budget(), rung("a", value=0.99), rung("b", size_mib=0.5, value=0.95))
+    assert ladder.pick(found, Budget()).recipe.label == "a"
+    assert ladder.pick(found, Budget(size_mib=0.6)).recipe.label == "b"
+    assert ladder.pick(found, Budget(size_mib=0.1)) is None
+    assert ladder.nearest(found, Budget(size_mib=0.4)).recipe.label == "b"
+
+
+def test_a_ladder_survives_the_disk_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    found = built(Budget(size_mib=2), rung("a"))
+    assert ladder.load(ladder.save(found, tmp_path).parent) == found
+    assert [path.name for path in tmp_path.iterdir()] == ["ladder.json"]
+    (tmp_path / "ladder.json").write_bytes(found.to_json()[:-20])
+    with pytest.raises(BadInputs, match="cannot read"):
+        ladder.load(tmp_path)
+    with pytest.raises(BadInputs, match="No such file"):
+        ladder.load(tmp_path / "nowhere")
+
+
+def test_the_table_shows_rungs_and_reasons() -> None:
+    found = built(Budget(size_mib=1), rung("int8"))
+    rejected = Rejected(recipe=Recipe(label="all"), reason="agreement 0.155 below 0.990")
+    text = report.table(found.model_copy(update={"rejected": (rejected,)}))
+    assert "int8" in text
+    assert "size 1.20 MiB over budget 1.00 MiB" in text
+    assert "all: agreement 0.155 below 0.990" in text
+
+
+def look(value: float, high: float, *, size: int = 2**20, db: float = 30) -> Preview:
+    agreement = Agreement(
+        value=value, low=0, high=high, kind="logits", output="y", samples=30, split="calibration"
+    )
+    return Preview(
+        Recipe(label="look"), "k", Path("x"), size_bytes=size, agreement=agreement, sqnr_db=db
+    )
+
+
+@pytest.mark.parametrize(
+    ("preview", "reason"),
+    [
+        (look(0.99, 1.0), None),
+        (look(0.155, 0.33), "agreement 0.155 (logits, at most 0.330"),
+        (look(0.99, 1.0, size=6 * 2**20), "size 6.00 MiB is not below the original's 4.80 MiB"),
+        (Preview(Recipe(label="l"), "k", Path("x"), problem="cannot load it"), "cannot load it"),
+    ],
+)
+def test_what_needs_no_trial(preview: Preview, reason: str | None) -> None:
+    found = verdict.before(preview, Budget(min_agreement=0.99), [rung("original")], cores=2)
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_nothing_more_is_tried_when_what_looked_better_meets_the_budget() -> None:
+    rungs = [rung("original", size_mib=4.8), rung("a", value=1.0)]
+    found = verdict.before(look(0.99, 1.0), Budget(size_mib=2), rungs, cores=2)
+    assert found is not None
+    assert "not tried" in found
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, None),
+        ({"value": 0.97}, "agreement 0.970 (logits, 100 inputs) below 0.980"),
+        ({"latency_ratio": 1.04}, None),
+        ({"latency_ratio": 1.2}, "slower than the original: wall ratio 1.20"),
+    ],
+)
+def test_what_a_trial_decides(fields: dict, reason: str | None) -> None:
+    found = verdict.after(measured(**fields), Budget())
+    assert found is None if reason is None else reason in str(found)
+
+
+def labels(device: DeviceClass, **counts: int) -> list[str]:
+    facts = search.Facts(weighted=counts, elementwise=3, looked_up=0)
+    return [recipe.label for recipe in search.candidates(facts, device)]
+
+
+def test_candidates_follow_the_instruction_sets() -> None:
+    vnni = DEVICE.model_copy(update={"isa": ("avx2", "avx512_vnni")})
+    arm = DEVICE.model_copy(update={"machine": "aarch64", "isa": ("asimddp",)})
+    facts = search.Facts(weighted={"Conv": 3}, elementwise=0, looked_up=0)
+    formats = {
+        name: search.candidates(facts, device)[0].passes[0].parameters
+        for name, device in (("avx2", DEVICE), ("vnni", vnni), ("arm", arm))
+    }
+    assert formats["avx2"] == {"weights": "s8-7bit", "activations": "u8"}
+    assert formats["vnni"] == {"weights": "s8", "activations": "u8"}
+    assert formats["arm"] == {"weights": "s8", "activations": "s8"}
+    assert "int8 u8 weights" in labels(DEVICE, Conv=3)
+    assert "int8 u8 weights" not in labels(vnni, Conv=3)
+
+
+def test_a_model_of_matmuls_is_tried_dynamically_first_and_one_without_weights_not_at_all() -> None:
+    assert labels(DEVICE, MatMul=3, Conv=1)[0] == "int8 dynamic MatMul"
+    assert labels(DEVICE) == []
+
+
+def test_mixed_recipes_leave_the_worst_nodes_float() -> None:
+    base = search.candidates(search.Facts({"Conv": 5}, 0, 0), DEVICE)[0]
+    figures = {"a": 10.0, "b": 50.0, "c": 20.0, "d": 60.0, "e": 30.0}
+    found = search.mixed(base, figures, floor_db=40)
+    assert [one.passes[-1].parameters["exclude"] for one in found] == [["a"], ["a", "c"]]
