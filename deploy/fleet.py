@@ -73,7 +73,9 @@ class Fleet:
         except TimeoutError:
             if not replies:
                 kind, _, name = audience.partition("/")
-                raise Unavailable(f"no answer from {kind} {name} in {timeout_s:g} s") from None
+                raise Unavailable(
+                    f"cannot ask {kind} {name}: no answer in {timeout_s:g} s"
+                ) from None
         finally:
             await self.link.unsubscribe([reply_topic])
         return [replies[device] for device in sorted(replies)]

@@ -47,18 +47,25 @@ def read(path: Path, *, named: Sequence[OutputSpec] = ()) -> Facts:
 def _load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path), load_external_data=False)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf, checker and file errors have no common base
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"cannot read {path} as an ONNX model: {reason}") from error
+    except Exception as error:  # protobuf and file errors have no common base
+        raise _bad(path, error) from error
     if any(uses_external_data(each) for each in model.graph.initializer):
         raise BadInput(
             f"cannot publish {path}: its weights lie in other files; save it as one file "
             "(onnx.save without external data)"
         )
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise _bad(path, error) from error
     if not model.graph.input or not model.graph.output:
         raise BadInput(f"cannot publish {path}: it has no inputs or no outputs")
     return model
+
+
+def _bad(path: Path, error: Exception) -> BadInput:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return BadInput(f"cannot read {path} as an ONNX model: {reason}")
 
 
 def _input(value: onnx.ValueInfoProto) -> InputSpec:
