@@ -1,0 +1,254 @@
+"""The worker end to end over its pipes, with a parent that runs the real trial."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from compression import ladder, runtime, samples
+from compression.job import (
+    Agreement,
+    Budget,
+    CompressJob,
+    Done,
+    Failed,
+    Measurement,
+    Progress,
+    TrialJob,
+    TrialRequest,
+    Tried,
+)
+from compression.material import sha256
+from compression.words import Words
+from tests.compression import parent
+from tests.simulators import models
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> CompressJob:
+    path = models.cnn(tmp_path / "model.onnx", width=32)
+    np.savez(tmp_path / "inputs.npz", **models.sample_inputs(path, 40))
+    out = tmp_path / "out"
+    out.mkdir()
+    return CompressJob(
+        model_name="small",
+        model_path=str(path),
+        calibration_path=str(tmp_path / "inputs.npz"),
+        budget=Budget(size_ratio=0.5, min_agreement=0.8),
+        device_class=parent.HASWELL,
+        out_dir=str(out),
+        minutes=2,
+    )
+
+
+def changed(job: CompressJob, **fields) -> CompressJob:
+    return job.model_copy(update=fields)
+
+
+def pretend(job: TrialJob, *, ratio: float = 0.5, value: float = 0.95) -> Measurement:
+    """A scripted answer with the true sizes, where the trial itself is not what is tested."""
+    candidate, original = Path(job.candidate_path), Path(job.original_path)
+    size, whole = candidate.stat().st_size / 2**20, original.stat().st_size / 2**20
+    same = size == whole
+    agreement = Agreement(
+        value=1.0 if same else value, low=0, high=1, kind="logits", output="logits",
+        samples=20, split=job.split,
+    )  # fmt: skip
+    ratio = 1.0 if same else ratio
+    return Measurement(
+        latency_p50_ms=1, latency_p95_ms=1, original_latency_p50_ms=1, original_latency_p95_ms=1,
+        latency_ratio=ratio, ratio_basis="wall", wall_ratio=ratio, cpu_ratio=ratio, noise=0.01,
+        cpu_ms_per_inference=1, original_cpu_ms_per_inference=1, peak_memory_mib=9,
+        original_peak_memory_mib=9, size_mib=size, original_size_mib=whole, agreement=agreement,
+        sqnr_db={"logits": 30.0}, threads=1, samples=20, rounds=30, method={},
+    )  # fmt: skip
+
+
+def done(said: list[Words]) -> Done:
+    assert isinstance(said[-1], Done), said[-1]
+    return said[-1]
+
+
+def test_makes_a_ladder_that_can_be_served(job: CompressJob) -> None:
+    said = parent.follow(job)
+    found = done(said).ladder
+    out = Path(job.out_dir)
+    assert ladder.load(out) == found
+    labels = [rung.recipe.label for rung in found.rungs]
+    assert "original" in labels
+    for rung in found.rungs:
+        assert sha256(out / rung.file) == rung.sha256
+        assert rung.file == f"rung-{rung.sha256[:12]}.onnx"
+        session = runtime.session(out / rung.file)
+        with samples.open_samples(out / str(rung.probe), runtime.inputs(session)) as probe:
+            got = runtime.run(session, probe.sample(0))["logits"]
+            assert np.allclose(got, probe.expected(0)["logits"], atol=1e-4)
+    original = next(rung for rung in found.rungs if rung.recipe.label == "original")
+    assert original.measurement.agreement.value == 1.0
+    assert original.misses == ("size ratio 1.00 over budget 0.50",)
+    smaller = [rung for rung in found.rungs if rung.measurement.size_mib < 0.5 * 0.2]
+    assert len(found.rungs) + len(found.rejected) >= 5
+    assert all(rung.measurement.agreement.guessed for rung in smaller)
+    assert {path.name for path in out.iterdir()} == {
+        "work", "ladder.json", *(r.file for r in found.rungs), *(str(r.probe) for r in found.rungs),
+    }  # fmt: skip
+
+
+def test_says_what_it_does_and_asks_for_the_original_first(job: CompressJob) -> None:
+    said = parent.follow(job, trial=pretend)
+    requests = [word.job for word in said if isinstance(word, TrialRequest)]
+    assert requests[0].original_path == job.model_path
+    fractions = [word.fraction for word in said if isinstance(word, Progress)]
+    assert fractions == sorted(fractions)
+    tried = [word for word in said if isinstance(word, Tried)]
+    found = done(said).ladder
+    assert len(tried) == len(found.rungs) + len(found.rejected)
+    assert tried[0].rung is not None
+    assert tried[0].rung.recipe.label == "original"
+    best = found.rungs[0]
+    assert best.meets_budget
+    assert best.measurement.size_mib < 0.5 * best.measurement.original_size_mib
+
+
+def test_what_reports_has_neither_calibrated_nor_chosen(job: CompressJob) -> None:
+    said = parent.follow(job, trial=pretend)
+    first = next(word.job for word in said if isinstance(word, TrialRequest))
+    assert first.sample_indices is not None
+    parts = samples.split(40, job.seed, shares=(0.35, 0.15))
+    assert first.sample_indices == parts[2]
+    assert first.split == "held-out"
+
+
+def test_an_evaluation_set_reports_instead(job: CompressJob, tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.npz"
+    np.savez(path, **models.sample_inputs(Path(job.model_path), 7, seed=5))
+    said = parent.follow(changed(job, evaluation_path=str(path)), trial=pretend)
+    first = next(word.job for word in said if isinstance(word, TrialRequest))
+    assert (first.inputs_path, first.split) == (str(path), "evaluation")
+    assert first.sample_indices == tuple(range(7))
+
+
+def test_without_inputs_random_ones_stand_in_and_nothing_is_verified(job: CompressJob) -> None:
+    said = parent.follow(changed(job, calibration_path=None), trial=pretend)
+    assert not any(rung.verified for rung in done(said).ladder.rungs)
+
+
+@pytest.mark.parametrize(
+    ("scripted", "reason"),
+    [({"ratio": 1.5}, "slower than the original"), ({"value": 0.5}, "below 0.800")],
+)
+def test_a_candidate_that_fails_its_trial_is_rejected_with_its_figures(
+    job: CompressJob, scripted: dict[str, float], reason: str
+) -> None:
+    found = done(parent.follow(job, trial=lambda one: pretend(one, **scripted))).ladder
+    assert [rung.recipe.label for rung in found.rungs] == ["original"]
+    tried = [one for one in found.rejected if one.measurement is not None]
+    assert tried
+    assert all(reason in one.reason for one in tried)
+
+
+def test_a_candidate_whose_trial_dies_is_rejected_and_the_job_goes_on(job: CompressJob) -> None:
+    dead = Failed(kind="cannot-run", message="cannot run it: killed by SIGILL")
+    size = Path(job.model_path).stat().st_size
+
+    def trial(one: TrialJob) -> Measurement | Failed:
+        original = Path(one.candidate_path).stat().st_size == size
+        return pretend(one) if original else dead
+
+    found = done(parent.follow(job, trial=trial)).ladder
+    assert [rung.recipe.label for rung in found.rungs] == ["original"]
+    assert any("SIGILL" in one.reason for one in found.rejected)
+
+
+def test_an_original_that_cannot_run_fails_the_job(job: CompressJob) -> None:
+    dead = Failed(kind="cannot-run", message="killed by SIGILL")
+    last = parent.follow(job, trial=lambda _: dead)[-1]
+    assert isinstance(last, Failed)
+    assert (last.kind, last.message) == (
+        "cannot-run",
+        "cannot measure the original: killed by SIGILL",
+    )
+
+
+def test_bad_models_and_bad_inputs_fail_the_job_in_one_line(job: CompressJob) -> None:
+    Path(job.model_path).write_bytes(b"not a model")
+    last = parent.follow(job)[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "bad-model"
+
+
+def test_inputs_of_another_model_fail_the_job(job: CompressJob, tmp_path: Path) -> None:
+    other = tmp_path / "other.npz"
+    np.savez(other, x=np.ones((4, 8), np.float32))
+    last = parent.follow(changed(job, calibration_path=str(other)))[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "bad-inputs"
+
+
+def test_a_model_with_nothing_to_quantize_keeps_the_original(tmp_path: Path) -> None:
+    nodes = [onnx.helper.make_node("Tanh", ["x"], ["y"])]
+    path = models.save(tmp_path / "m.onnx", nodes, {}, {"x": ("N", 4)}, {"y": ("N", 4)})
+    np.savez(tmp_path / "i.npz", **models.sample_inputs(path, 10))
+    (tmp_path / "out").mkdir()
+    job = CompressJob(
+        model_name="m", model_path=str(path), calibration_path=str(tmp_path / "i.npz"),
+        device_class=parent.HASWELL, out_dir=str(tmp_path / "out"),
+    )  # fmt: skip
+    found = done(parent.follow(job)).ladder
+    assert [rung.recipe.label for rung in found.rungs] == ["original"]
+    assert found.rejected == ()
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 3])
+def test_a_killed_job_run_again_ends_the_same(job: CompressJob, kill_at: int) -> None:
+    # Killed while the nth trial is asked for: before anything, after the original, after a rung.
+    count = 0
+
+    def kill(word: Words, worker: "subprocess.Popen[bytes]") -> None:
+        nonlocal count
+        if isinstance(word, TrialRequest):
+            count += 1
+            if count == kill_at:
+                worker.send_signal(signal.SIGKILL)
+                worker.wait()
+
+    said = parent.follow(job, on_word=kill, trial=pretend)
+    assert not isinstance(said[-1], Done)
+    assert not (Path(job.out_dir) / ladder.FILE).exists()
+    again = parent.follow(job, trial=pretend)
+    asked = sum(isinstance(word, TrialRequest) for word in again)
+    fresh_dir = Path(job.out_dir).with_name("fresh")
+    fresh_dir.mkdir()
+    fresh = parent.follow(changed(job, out_dir=str(fresh_dir)), trial=pretend)
+    assert done(again).ladder == done(fresh).ladder
+    assert asked == sum(isinstance(word, TrialRequest) for word in fresh) - (kill_at - 1)
+    names = [sorted(p.name for p in Path(d).iterdir()) for d in (job.out_dir, fresh_dir)]
+    assert names[0] == names[1]
+
+
+def test_a_rung_that_was_damaged_since_is_made_again(job: CompressJob) -> None:
+    found = done(parent.follow(job, trial=pretend)).ladder
+    path = Path(job.out_dir) / found.rungs[0].file
+    path.write_bytes(b"damaged")
+    again = parent.follow(job, trial=pretend)
+    assert sum(isinstance(word, TrialRequest) for word in again) == 1
+    assert sha256(path) == found.rungs[0].sha256
+    assert done(again).ladder == found
+
+
+def test_ends_when_its_parent_is_gone(job: CompressJob) -> None:
+    with parent.start("compression.worker") as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(job.to_json() + b"\n")
+        worker.stdin.close()
+        assert worker.wait(60) == 1
+
+
+def test_stdout_is_json_lines_only(job: CompressJob) -> None:
+    with parent.start("compression.worker") as worker:
+        out, _ = worker.communicate(b'{"model_name": 3}\n', timeout=60)
+    assert [json.loads(line)["type"] for line in out.splitlines()] == ["failed"]
