@@ -20,6 +20,7 @@ Kind = Literal["telemetry", "event", "reply"]
 RANKS: dict[Kind, int] = {"telemetry": 0, "event": 1, "reply": 2}
 """What is dropped first when room runs out; the highest rank never is."""
 _TOGETHER = 8
+_PAUSE_S = 0.2
 # https://www.sqlite.org/rescode.html: these say that the disk is in the way, not the file.
 _NOT_DAMAGE = tuple(
     f"SQLITE_{name}" for name in ("CANTOPEN", "IOERR", "BUSY", "FULL", "READONLY", "PERM", "NOMEM")
@@ -74,7 +75,7 @@ class Spool:
         except OSError as error:
             raise Unavailable(f"cannot open the spool {path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname.startswith(_NOT_DAMAGE):
+            if not _is_damage(error):
                 raise Unavailable(f"cannot open the spool {path}: {error}") from error
             self._database = _begin_anew(path, why=str(error))
         self._bytes = int(self._one("SELECT coalesce(sum(bytes), 0) FROM waiting"))
@@ -112,16 +113,13 @@ class Spool:
         size = len(payload) + len(topic) + _OVERHEAD_BYTES
         row = (RANKS[kind], topic, payload, correlation, expires_at_s, size)
         try:
-            with self._database:
-                self._database.execute(
-                    "INSERT INTO waiting (rank, topic, payload, correlation, expires_at_s, bytes)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    row,
-                )
-                freed = self._make_room(self._bytes + size - self._most_bytes)
+            try:
+                self._insert(row, size)
+            except sqlite3.DatabaseError as error:
+                self._heal(error)
+                self._insert(row, size)
         except sqlite3.Error as error:
             raise Unavailable(f"cannot spool a message for {topic}: {error}") from error
-        self._bytes += size - freed
         self._filled.set()
 
     async def drain(self, publish: Publish, *, now_s: Callable[[], float] = time.time) -> int:
@@ -162,14 +160,37 @@ class Spool:
         while True:
             await self._filled.wait()
             await online()
-            with contextlib.suppress(Unavailable):
+            try:
                 await self.drain(publish)
-                continue
-            await asyncio.sleep(0.2)  # the link has told why; do not spin while it fails
+            except Unavailable:
+                await asyncio.sleep(_PAUSE_S)  # the link has told why; do not spin while it fails
+            except sqlite3.DatabaseError as error:
+                await asyncio.sleep(_PAUSE_S)
+                with contextlib.suppress(sqlite3.Error):  # the disk is in the way: try again
+                    self._heal(error)
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _insert(self, row: tuple[object, ...], size: int) -> None:
+        with self._database:
+            self._database.execute(
+                "INSERT INTO waiting (rank, topic, payload, correlation, expires_at_s, bytes)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            freed = self._make_room(self._bytes + size - self._most_bytes)
+        self._bytes += size - freed
+
+    def _heal(self, error: sqlite3.DatabaseError) -> None:
+        """Begin anew where the file is damaged; raise the error again where it is not."""
+        if not _is_damage(error):
+            raise error
+        self._database.close()
+        self._database = _begin_anew(self._path, why=str(error))
+        self._bytes = 0
+        self._filled.clear()
 
     def _one(self, query: str) -> float:
         (value,) = self._database.execute(query).fetchone()
@@ -234,6 +255,12 @@ def _open(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # Errors of the module itself (a closed database, a bad call) carry no name.
+    name = getattr(error, "sqlite_errorname", "")
+    return bool(name) and not name.startswith(_NOT_DAMAGE)
 
 
 def _damage(what: str) -> sqlite3.DatabaseError:

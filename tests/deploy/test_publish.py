@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,13 +36,13 @@ TOPICS = Topics()
 CONNECT_S = 15.0
 
 
-def an_offer(folder: Path, *, version: int = 1, seed: int = 0, **more: object) -> publish.Offer:
+def an_offer(folder: Path, *, version: int = 1, seed: int = 0, **more: Any) -> publish.Offer:
     folder.mkdir(exist_ok=True)
     model = models.cnn(folder / f"net{seed}.onnx", seed=seed)
     np.savez(folder / "inputs.npz", **models.sample_inputs(model, 40))
     return publish.Offer(
         model=model, name="net", version=version, calibration=folder / "inputs.npz", **more
-    )  # type: ignore[arg-type]
+    )
 
 
 async def fetch(ref: FileRef, link: Link, folder: Path) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from tests.simulators.waiting import until
 CONNECT_S = 15.0
 
 
-def link_to(broker: RunningBroker, client_id: str = "device", **options: object) -> Link:
-    return Link(broker.settings(), client_id=client_id, **options)  # type: ignore[arg-type]
+def link_to(broker: RunningBroker, client_id: str = "device", **options: Any) -> Link:
+    return Link(broker.settings(), client_id=client_id, **options)
 
 
 async def test_a_message_arrives_with_its_response_topic_and_correlation(

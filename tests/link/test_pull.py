@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,13 +43,13 @@ def pulling(link: Link, *, timeout_s: float = CONNECT_S) -> Get:
     return get
 
 
-async def fetch(published: Published, link: Link, folder: Path, **options: object) -> int:
+async def fetch(published: Published, link: Link, folder: Path, **options: Any) -> int:
     return await fetch_file(
         published.ref,
         get=pulling(link),
         into=Chunks(folder / "chunks"),
         target=folder / "model.onnx",
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 

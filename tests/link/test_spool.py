@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -197,19 +198,55 @@ def test_what_was_put_survives_a_kill_in_the_middle_of_writing(puts: int, tmp_pa
     ids=["alien", "truncated", "header pages", "a zeroed page"],
 )
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
-    damage: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "spool.db"
     spool = Spool(path, most_bytes=MIB)
     for _ in range(30):
         spool.put("event", "t", b"x" * 1000)
     spool.close()
-    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    path.write_bytes(damage(path.read_bytes()))
     spool = Spool(path, most_bytes=MIB)
     spool.put("event", "t", b"goes on")
     assert await drained(spool) == [b"goes on"]
     assert "set aside as spool.db.corrupt" in caplog.text
     assert (tmp_path / "spool.db.corrupt").exists()
+
+
+async def test_a_file_that_is_damaged_while_it_is_used_is_replaced_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, most_bytes=4 * MIB)
+    for _ in range(200):
+        spool.put("event", "t", b"x" * 4000)
+    # What sqlite still holds in its log is flushed, so that it must read the file again.
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    other.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    got: list[bytes] = []
+    arrived = asyncio.Event()
+
+    async def publish(message: Waiting) -> None:
+        got.append(message.payload)
+        arrived.set()
+
+    async def online() -> None:
+        await asyncio.sleep(0)
+
+    draining = asyncio.create_task(spool.keep_draining(publish, online=online))
+    while "begun anew" not in caplog.text:
+        await asyncio.sleep(0.01)
+    got.clear()
+    arrived.clear()
+    spool.put("event", "t", b"goes on")
+    await asyncio.wait_for(arrived.wait(), 10)
+    draining.cancel()
+    assert got == [b"goes on"]
 
 
 async def test_somebody_elses_database_is_set_aside_too(tmp_path: Path) -> None:

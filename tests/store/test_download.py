@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -107,13 +108,13 @@ async def test_a_file_that_is_already_whole_costs_nothing(tmp_path: Path) -> Non
     assert shelf.asked == []
 
 
-async def fetch(published: Published, shelf: Shelf, folder: Path, **options: object) -> int:
+async def fetch(published: Published, shelf: Shelf, folder: Path, **options: Any) -> int:
     return await fetch_file(
         published.ref,
         get=shelf.get,
         into=Chunks(folder / "chunks"),
         target=folder / "out",
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
@@ -131,12 +132,12 @@ async def test_a_chunk_that_stays_damaged_is_asked_for_three_times_and_named(
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda _: b"", lambda b: b"\0" + b[1:]])
 async def test_a_chunk_damaged_once_is_counted_and_fetched_again(
-    damage: object, tmp_path: Path
+    damage: Any, tmp_path: Path
 ) -> None:
     published = publish(a_file(20_000))
     victim = chunking.sha256(a_file(20_000)[:1024])
     shelf = Shelf(dict(published.blobs))
-    shelf.blobs[victim] = damage(shelf.blobs[victim])  # type: ignore[operator]
+    shelf.blobs[victim] = damage(shelf.blobs[victim])
 
     class HealsAfterwards(Shelf):
         async def get(self, names: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
@@ -165,10 +166,10 @@ def with_index(published: Published, blob: bytes, **changes: object) -> Publishe
     ],
 )
 async def test_an_index_of_another_length_is_corrupt(
-    change: object, message: str, tmp_path: Path
+    change: Any, message: str, tmp_path: Path
 ) -> None:
     published = publish(a_file(20_000))
-    short = with_index(published, change(published.blobs[published.ref.index]))  # type: ignore[operator]
+    short = with_index(published, change(published.blobs[published.ref.index]))
     with pytest.raises(Corrupt, match=message):
         await fetch(short, Shelf(short.blobs), tmp_path)
 
