@@ -1,0 +1,45 @@
+"""A broker, an operator with a key, and an agent on one device."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.simulators import models
+from tests.simulators.agent import RunningAgent, running_agent
+from tests.simulators.broker import RunningBroker, iotcore_broker
+from tests.simulators.fleet import Fleet, make_keys, operator
+
+
+@dataclass
+class Site:
+    """Everything of one story."""
+
+    broker: RunningBroker
+    agent: RunningAgent
+    fleet: Fleet
+    folder: Path
+
+    def cnn(self, seed: int = 0, *, inputs: int = 60) -> dict[str, Path]:
+        """A small real model with calibration inputs, as `Fleet.publish` takes them."""
+        model = self.folder / f"cnn-{seed}.onnx"
+        models.cnn(model, seed=seed)
+        calibration = self.folder / f"cnn-{seed}.npz"
+        np.savez(calibration, **models.sample_inputs(model, inputs, seed))
+        return {"model": model, "calibration": calibration}
+
+
+@pytest.fixture
+def broker() -> Iterator[RunningBroker]:
+    with iotcore_broker() as running:
+        yield running
+
+
+@pytest.fixture
+async def site(tmp_path: Path, broker: RunningBroker) -> AsyncIterator[Site]:
+    private, keys = make_keys(tmp_path / "keys")
+    with running_agent(tmp_path / "device", broker_port=broker.port, keys=keys) as agent:
+        async with operator(broker.port, private, keys) as fleet:
+            yield Site(broker, agent, fleet, tmp_path)
