@@ -1,8 +1,18 @@
 """A ladder as text for people (pure)."""
 
-from compression.job import Ladder, Rejected, Rung
+from compression.job import Ladder, Measurement, Rejected, Rung, Tried
 
-_HEAD = ("", "variant", "size MiB", "memory MiB", "p50 ms", "p95 ms", "ratio", "agreement", "budget")
+_HEAD = (
+    "",
+    "variant",
+    "size MiB",
+    "memory MiB",
+    "p50 ms",
+    "p95 ms",
+    "ratio",
+    "agreement",
+    "budget",
+)
 
 
 def table(ladder: Ladder) -> str:
@@ -41,3 +51,51 @@ def _row(place: int, rung: Rung) -> tuple[str, ...]:
 
 def _why(rejected: Rejected) -> str:
     return f"{rejected.recipe.label}: {rejected.reason}"
+
+
+def line(tried: Tried) -> str:
+    """One candidate that was judged, as one line while the work goes on."""
+    if tried.rejected is not None:
+        return f"rejected {_why(tried.rejected)}"
+    rung = tried.rung
+    if rung is None:
+        return ""
+    found = rung.measurement
+    figures = (
+        f"{found.size_mib:.2f} MiB, ratio {found.latency_ratio:.2f} ({found.ratio_basis}), "
+        f"agreement {found.agreement.value:.3f}"
+    )
+    return f"measured {rung.recipe.label}: {figures}" + "".join(f"; {miss}" for miss in rung.misses)
+
+
+def measurement(found: Measurement) -> str:
+    """One measurement as lines of name, value beside the original's, and how it was taken."""
+    agreement = found.agreement
+    rows = [
+        ("latency p50 ms", f"{found.latency_p50_ms:.3f}", f"{found.original_latency_p50_ms:.3f}"),
+        ("latency p95 ms", f"{found.latency_p95_ms:.3f}", f"{found.original_latency_p95_ms:.3f}"),
+        (
+            "CPU ms per inference",
+            f"{found.cpu_ms_per_inference:.3f}",
+            f"{found.original_cpu_ms_per_inference:.3f}",
+        ),
+        (
+            "peak memory MiB",
+            f"{found.peak_memory_mib:.1f}",
+            f"{found.original_peak_memory_mib:.1f}",
+        ),
+        ("size MiB", f"{found.size_mib:.2f}", f"{found.original_size_mib:.2f}"),
+    ]
+    lines = [f"{'':22}{'model':>12}{'original':>12}"]
+    lines += [f"{name:22}{value:>12}{original:>12}" for name, value, original in rows]
+    lines += [
+        f"ratio {found.latency_ratio:.3f} by {found.ratio_basis} time "
+        f"(wall {found.wall_ratio:.3f}, CPU {found.cpu_ratio:.3f}, noise {found.noise:.1%}), "
+        f"{found.rounds} rounds, {found.threads} threads",
+        f"agreement {agreement.value:.4f} [{agreement.low:.4f}, {agreement.high:.4f}] by "
+        f"{agreement.kind}{' (guessed)' if agreement.guessed else ''} of {agreement.output!r}, "
+        f"{agreement.samples} {agreement.split} samples",
+        *(f"{name}: SQNR {value:.1f} dB" for name, value in found.sqnr_db.items()),
+        *(f"{name}: {how}" for name, how in found.method.items()),
+    ]
+    return "\n".join(lines)

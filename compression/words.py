@@ -4,7 +4,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
 _SECRETS = {"password"}
 """Fields whose values never stand in a message."""
 
