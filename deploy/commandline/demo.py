@@ -55,7 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     with TemporaryDirectory(prefix="trimtab-demo-inputs-") as folder, Screen(out) as screen:
         chosen = _plan(arguments, Path(folder))
         with _sigterm_as_ctrl_c(), stage.standing(screen) as standing:
-            asyncio.run(show.perform(standing, chosen, screen, keep=arguments.keep))
+            try:
+                asyncio.run(show.perform(standing, chosen, screen, keep=arguments.keep))
+            except KeyboardInterrupt:
+                if not standing.complete:
+                    raise
     return 0
 
 

@@ -9,6 +9,8 @@ from deploy.demo.services import Service
 
 DEVICE = "demo"
 TELEMETRY_INTERVAL_S = 2.0
+_SOCKET_ROOT_BYTES = 60
+"""The longest folder below which the agent's Unix socket still gets a path that fits."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ def configuration(folders: Folders, *, broker_port: int) -> str:
 
 def environment() -> dict[str, str]:
     """Ours without any TRIMTAB_* variable: settings of a real device must not leak in."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("TRIMTAB_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("TRIMTAB_")}
+    # onnxruntime's official Linux wheels report to their maker from 1.29 on, unless told not to;
+    # the demo says that it works without network.
+    return ours | {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def start(folders: Folders, *, broker_port: int) -> Service:
@@ -75,7 +80,13 @@ def start(folders: Folders, *, broker_port: int) -> Service:
         "agent",
         ["agent", "agent"],
         log=folders.agent_log,
-        environment=environment() | {"TRIMTAB_CONFIG": str(config)},
+        environment=environment() | _temporary(folders) | {"TRIMTAB_CONFIG": str(config)},
     )
     service.start()
     return service
+
+
+def _temporary(folders: Folders) -> dict[str, str]:
+    """Temporary files of the agent below ours, so that even a killed one leaves none behind."""
+    root = str(folders.root)
+    return {"TMPDIR": root} if len(os.fsencode(root)) <= _SOCKET_ROOT_BYTES else {}

@@ -32,9 +32,9 @@ class Screen:
         self.out = out
         self._begun_s = time.monotonic()
         self._bar = Progress(
-            TextColumn("         {task.fields[stage]:<11}"),
+            TextColumn("         {task.fields[stage]:<11}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %  {task.description}"),
+            TextColumn("{task.percentage:>3.0f} %  {task.description}", markup=False),
             console=out,
             transient=True,
             disable=not out.is_terminal,
@@ -71,7 +71,7 @@ class Screen:
         """Print one line with the seconds since the start."""
         self._end_bar()
         clock = f"{time.monotonic() - self._begun_s:6.1f} s "
-        shown = Text(clock, style="dim").append(f"{line.word:<{_WORD}} ", _STYLES[line.tone])
+        shown = Text().append(clock, "dim").append(f"{line.word:<{_WORD}} ", _STYLES[line.tone])
         indent = len(shown)
         for text, style in ((line.text, ""), (line.detail, "dim")):
             for part in wrap(text, width=max(20, self.out.width - indent)):
@@ -93,8 +93,9 @@ class Screen:
         self._bar.update(
             self._task,
             completed=step.fraction,
-            description=escape(step.text),
+            description=step.text,
             stage=step.stage,
+            refresh=True,
         )
 
     def _step_in_a_pipe(self, step: Step) -> None:

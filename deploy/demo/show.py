@@ -46,6 +46,7 @@ async def perform(stage: Stage, plan: Plan, screen: Screen, *, keep: bool) -> No
         if await show.improved():
             await show.beside()
             await show.comparison()
+        stage.complete = True
         if keep:
             await _stay(stage, screen, operator, url)
 
@@ -106,8 +107,8 @@ class Show:
 
     async def _deploy(self, name: str, strategy: Strategy) -> None:
         improve = strategy == "improve"
-        sent = await self.operator.publish(
-            self.plan, name=name, with_inputs=improve, on_progress=self._sent
+        sent = await self.watch.meanwhile(
+            self.operator.publish(self.plan, name=name, with_inputs=improve, on_progress=self._sent)
         )
         self.screen.say("published", sent)
         seen = len(self.watch.events)
@@ -118,7 +119,7 @@ class Show:
             minutes=COMPRESS_MINUTES,
             **({"budget": self.plan.budget} if improve else {}),
         )
-        reply = await self.operator.command(device.DEVICE, body)
+        reply = await self.watch.meanwhile(self.operator.command(device.DEVICE, body))
         self.screen.say("command", f"deploy {name}, strategy {strategy}: {reply.outcome}")
         await self.watch.until_rest(name, seen=seen, on_event=self._tell, seconds=DEPLOY_S)
 
@@ -155,8 +156,10 @@ class Show:
         for name in names:
             await self.watch.serving(name, seconds=SERVING_S)
         try:
-            return await asyncio.to_thread(
-                traffic.interleave, self.url, names, self.plan.samples, on_sample=self._sampled
+            return await self.watch.meanwhile(
+                asyncio.to_thread(
+                    traffic.interleave, self.url, names, self.plan.samples, on_sample=self._sampled
+                )
             )
         finally:
             self._ended.set()

@@ -21,6 +21,8 @@ class Stage:
     folders: device.Folders
     services: list[Service] = field(default_factory=list)
     broker_port: int = 0
+    complete: bool = False
+    """Whether the show is over; what still runs is kept because somebody asked for it."""
 
     def check(self) -> None:
         """Do nothing while all children run.

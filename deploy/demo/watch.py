@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -71,6 +71,21 @@ class Watch:
             except TimeoutError:
                 continue
         return value
+
+    async def meanwhile(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work`, and notice when a child ends before it is done; return its result.
+
+        Raises:
+            Unavailable: a child has ended, or what `work` raises.
+        """
+        task = asyncio.create_task(work, name="what the demo does")
+        try:
+            while not task.done():
+                self._check()
+                await asyncio.wait({task}, timeout=_LOOK_AGAIN_S)
+            return task.result()
+        finally:
+            task.cancel()
 
     async def online(self, *, seconds: float) -> str:
         """Wait for the device; return the URL of its inference server.

@@ -206,16 +206,35 @@ def test_every_kind_of_event_has_something_to_show() -> None:
     assert max(map(len, lines.splitlines())) <= 80
 
 
-def test_in_a_pipe_progress_is_a_line_when_its_words_change_and_at_the_end() -> None:
+def test_in_a_pipe_progress_is_a_line_only_where_its_words_change() -> None:
     out, text = plain()
     with screen.Screen(out) as shown:
         for done in range(0, 101, 5):
-            figures_ = {"stage": "pull", "fraction": done / 100, "done_bytes": done * 10**4,
-                        "bytes": 10**6}  # fmt: skip
-            shown.show(story.tell(event("progress", message="pulling", figures=figures_)))
-        shown.show(story.tell(event("progress", message="measuring", figures={"fraction": 0.1})))
+            counted = {"stage": "pull", "fraction": done / 100, "done_bytes": done, "bytes": 100}
+            shown.show(story.tell(event("progress", message="pulling", figures=counted)))
+            words = {"stage": "looking", "fraction": done / 100}
+            shown.show(story.tell(event("progress", message="int8", figures=words)))
+        shown.show(story.tell(event("progress", message="int4", figures={"fraction": 0.1})))
     lines = text.getvalue().splitlines()
-    assert len(lines) == 3
-    assert "pulling 0.00 MB of 1.00 MB" in lines[0]
-    assert "pulling 1.00 MB of 1.00 MB" in lines[1]
-    assert "measuring" in lines[2]
+    assert len(lines) == 2
+    assert "looking     int8" in lines[0]
+    assert "int4" in lines[1]
+
+
+def test_on_a_terminal_progress_is_a_bar_that_leaves_nothing_behind() -> None:
+    text = io.StringIO()
+    out = Console(file=text, width=80, force_terminal=True)
+    with screen.Screen(out) as shown:
+        counted = {"stage": "pull", "fraction": 0.5, "done_bytes": 5 * 10**5, "bytes": 10**6}
+        shown.show(story.tell(event("progress", message="pulling", figures=counted)))
+        shown.say("done", "and gone")
+    assert "50 %" in text.getvalue()
+    assert "0.50 MB of 1.00 MB" in text.getvalue()
+    assert "and gone" in text.getvalue().rpartition("50 %")[2]
+
+
+def test_a_rung_that_misses_the_budget_is_kept_not_called_fitting() -> None:
+    kept = event("tried", message="size over", figures={"label": "original", "accepted": True})
+    fits = event("tried", figures={"label": "int8", "accepted": True})
+    words = [told.word for told in map(story.tell, (kept, fits)) if isinstance(told, story.Line)]
+    assert words == ["kept", "fits"]
