@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -29,9 +30,9 @@ def module(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) 
     return [name]
 
 
-def eventually(condition: object, seconds: float = 15.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]  # a lambda
+    while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.02)
 

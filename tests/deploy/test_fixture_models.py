@@ -165,6 +165,6 @@ def test_a_wheel_with_other_content_than_pinned_is_corrupt(
 
     monkeypatch.setattr(wheels, "_download", download)
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
-    with pytest.raises(Corrupt, match="cannot use ccexam/weights/svhn.pth"):
+    with pytest.raises(Corrupt, match=r"cannot use ccexam/weights/svhn\.pth"):
         wheels.fetch("svhn")
     assert not list(tmp_path.rglob("*.pth"))
