@@ -1,5 +1,6 @@
 """Makes a model ready to serve: load, warm, probe. Runs on the loader's thread."""
 
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -11,19 +12,19 @@ from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
 from agent.serving import probe, runtime
 from agent.serving.runtime import CannotRun, Model
-from agent.serving.variant import Place
+from agent.serving.variant import Place, Warm
 
 _AGAIN_BELOW_S = 0.25
 """The first run allocates; a second one tells how long a run takes, where it is affordable."""
 
 
 class Ready(NamedTuple):
-    """A model that may be switched to. `typical_s` is infinite where no warm-up input fitted."""
+    """A model that may be switched to."""
 
     model: Model
     load_ms: float
     warm_ms: float
-    typical_s: float
+    warm: Warm
     probe_sqnr_db: float | None
 
 
@@ -40,7 +41,7 @@ def prepare(request: LoadRequest, place: Place) -> Ready:
         model = runtime.load(Path(request.path), sha256=request.sha256, runtime=request.runtime)
         loaded = time.perf_counter()
         try:
-            typical_s = _warm(model, request)
+            warm = _warm(model, request)
             warmed = time.perf_counter()
             sqnr_db = probe.compare(model, Path(request.probe_path)) if request.probe_path else None
         except BaseException:
@@ -48,24 +49,24 @@ def prepare(request: LoadRequest, place: Place) -> Ready:
             raise
     finally:
         place.page[place.lane] = 0
-    return Ready(model, (loaded - began) * 1e3, (warmed - loaded) * 1e3, typical_s, sqnr_db)
+    return Ready(model, (loaded - began) * 1e3, (warmed - loaded) * 1e3, warm, sqnr_db)
 
 
-def _warm(model: Model, request: LoadRequest) -> float:
-    """Run on zeros; the seconds that a warm run takes."""
+def _warm(model: Model, request: LoadRequest) -> Warm:
+    """Run on zeros, and tell what a warm run takes."""
     inputs = _zeros(model, request)
-    typical_s = float("inf")
+    size = sum(array.nbytes for array in inputs.values())
     try:
         for _ in range(2):
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.thread_time()
             model.run(inputs, model.output_names)
-            typical_s = time.perf_counter() - began
-            if typical_s > _AGAIN_BELOW_S:
+            cpu_s = time.thread_time() - cpu_began
+            if time.perf_counter() - began > _AGAIN_BELOW_S:
                 break
     except (BadInput, CannotRun):
         # Zeros of a guessed shape may be nothing that this model can run on; inputs will tell.
-        return float("inf")
-    return typical_s
+        return Warm(math.inf, 0)
+    return Warm(cpu_s, size)
 
 
 def _zeros(model: Model, request: LoadRequest) -> dict[str, Array]:

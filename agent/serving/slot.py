@@ -99,7 +99,7 @@ class Slots:
             ready.model,
             meter=self._ledger.meter(key),
             place=place,
-            typical_s=ready.typical_s,
+            warm=ready.warm,
         )
         return old
 

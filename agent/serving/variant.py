@@ -1,6 +1,7 @@
 """One loaded model as it serves: on which thread it runs, who is inside, how long it takes."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ INLINE_S = 1e-3
 MOST_WAITING = 256
 """Requests that may wait for one model: each of them holds its inputs."""
 _NEWEST_WEIGHT = 0.2
+_LARGER = 2
 
 
 @dataclass
@@ -36,6 +38,19 @@ class Place(NamedTuple):
     thread: SharedThread
 
 
+class Warm(NamedTuple):
+    """What a warm run took on its thread, and the bytes of its inputs; infinite: none fitted."""
+
+    cpu_s: float
+    size: int
+
+
+class _Ran(NamedTuple):
+    arrays: list[Array]
+    busy_s: float
+    cpu_s: float
+
+
 class Variant:
     """A model with one thread of its own, its meter and its lane of the crash page.
 
@@ -44,14 +59,16 @@ class Variant:
     """
 
     def __init__(
-        self, request: LoadRequest, model: Model, *, meter: Meter, place: Place, typical_s: float
+        self, request: LoadRequest, model: Model, *, meter: Meter, place: Place, warm: Warm
     ) -> None:
         self.request = request
         self.model = model
         self._meter = meter
         self._place = place
         self._own: ThreadPoolExecutor | None = None
-        self._typical_s = typical_s
+        self._typical_s = math.inf
+        self._quick_bytes = 0
+        self._learn(warm.cpu_s, warm.size)
         self._in_thread = 0
         self._inside = 0
         self._retired = False
@@ -78,7 +95,8 @@ class Variant:
                 raise Unavailable(
                     f"cannot run {self.request.name}: {MOST_WAITING} requests wait for it"
                 )
-            arrays, busy_s = await self._execute(inputs, outputs)
+            size = sum(array.nbytes for array in inputs.values())
+            ran = await self._execute(inputs, outputs, size)
         except BaseException:
             self._meter.failed()
             raise
@@ -86,16 +104,27 @@ class Variant:
             self._inside -= 1
             if self._retired and not self._inside:
                 self._empty.set()
-        self._typical_s += _NEWEST_WEIGHT * (busy_s - self._typical_s)
-        self._meter.succeeded(latency_ms=(time.perf_counter() - began) * 1e3, busy_s=busy_s)
-        return arrays
+        self._learn(ran.cpu_s, size)
+        self._meter.succeeded(latency_ms=(time.perf_counter() - began) * 1e3, busy_s=ran.busy_s)
+        return ran.arrays
+
+    def _learn(self, cpu_s: float, size: int) -> None:
+        """By the CPU time of the running thread: wall time on a busy device is others' too."""
+        if math.isinf(self._typical_s):
+            self._typical_s = cpu_s
+        else:
+            self._typical_s += _NEWEST_WEIGHT * (cpu_s - self._typical_s)
+        if cpu_s < INLINE_S:
+            self._quick_bytes = max(self._quick_bytes, size)
 
     async def _execute(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> tuple[list[Array], float]:
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], size: int
+    ) -> _Ran:
         shared = self._place.thread.executor
-        # Never beside its own thread: the lane of the crash page holds one run.
-        if self._typical_s < INLINE_S and not self._in_thread and shared is None:
+        # What is much larger than all that was quick may not be. And never beside its own
+        # thread: the lane of the crash page holds one run.
+        quick = self._typical_s < INLINE_S and size <= _LARGER * self._quick_bytes
+        if quick and not self._in_thread and shared is None:
             return self._run(inputs, outputs)
         if shared is None and self._own is None:
             self._own = ThreadPoolExecutor(1, thread_name_prefix=f"run {self.request.name}")
@@ -107,14 +136,13 @@ class Variant:
         finally:
             self._in_thread -= 1
 
-    def _run(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> tuple[list[Array], float]:
+    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> _Ran:
         page, lane, _ = self._place
         page[lane] = self.request.index
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.thread_time()
         try:
-            return self.model.run(inputs, outputs), time.perf_counter() - began
+            arrays = self.model.run(inputs, outputs)
+            return _Ran(arrays, time.perf_counter() - began, time.thread_time() - cpu_began)
         finally:
             page[lane] = 0
 

@@ -142,6 +142,18 @@ async def test_quick_models_run_on_the_loop_and_slow_ones_beside_it(
     turning.cancel()
 
 
+async def test_a_large_request_to_a_quick_model_does_not_hold_the_loop(
+    slots: Slots, tmp_path: Path, page: CrashPage
+) -> None:
+    await slots.load(serving.request("m", serving.slow(tmp_path / "m.onnx", layers=4), index=5))
+    model = slots.find("m")
+    for _ in range(20):  # 8 MFLOP each: quick
+        await model.infer({"x": np.zeros((1, 512), "f4")}, ["y"])
+    large = asyncio.create_task(model.infer({"x": np.zeros((8000, 512), "f4")}, ["y"]))
+    await until(lambda: page.busy() == (5,), what="the loop to turn while it runs")
+    await large
+
+
 async def test_too_many_waiting_requests_are_refused_not_kept(slots: Slots, tmp_path: Path) -> None:
     await slots.load(serving.request("slow", serving.slow(tmp_path / "slow.onnx")))
     rows = {"x": np.zeros((16, 512), "f4")}
@@ -183,4 +195,5 @@ async def test_memory_comes_back_over_many_swaps(slots: Slots, tmp_path: Path) -
     before = vitals.rss_mib()
     for _ in range(25):
         await slots.load(request)
-    assert vitals.rss_mib() - before < 14
+    # It moves by a model or two with where the blocks lie; kept models would be 350 MiB.
+    assert vitals.rss_mib() - before < 60
