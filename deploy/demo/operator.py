@@ -49,7 +49,8 @@ class Operator:
         files = manifest.files
         refs = [ref for ref in (files.model, files.calibration, files.evaluation) if ref]
         whole = megabytes(sum(ref.size_bytes for ref in refs))
-        return f"{name}@{manifest.version}: {len(refs)} files, {whole}, as retained chunks"
+        count = f"{len(refs)} file" + ("s" if len(refs) > 1 else "")
+        return f"{name}@{manifest.version}: {count}, {whole}, as retained chunks"
 
     async def command(self, device: str, body: Body) -> Reply:
         """Send a signed command; return the device's answer.

@@ -13,7 +13,7 @@ MEBI = 2**20
 _STATES = {
     "verifying": "the signed manifest is fetched and checked",
     "fetching": "chunks are pulled by subscribing to their hashes",
-    "starting": "the original is measured on this device",
+    "starting": "the original is judged, and serves where it fits",
     "compressing": "variants are made and measured",
     "trying": "the best variant is judged against the budget",
     "switching": "the server loads it beside what serves",
