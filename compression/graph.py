@@ -6,9 +6,7 @@ and refused where their answers differ.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, version_converter
 
-from compression import kinds, runtime
+from compression import runtime
 from compression.errors import BadModel
-from compression.job import InputSpec, OutputSpec
 
 MOST_BYTES = 2 * 1024**3
 """Protobuf's own limit for one message."""
@@ -30,16 +27,6 @@ TOLERANCE = 1e-3
 """The largest relative difference that folding and raising the opset may cause."""
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "com.microsoft"})
 Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a model takes and gives; `guessed` names the outputs whose kind is only a guess."""
-
-    inputs: tuple[InputSpec, ...]
-    outputs: tuple[OutputSpec, ...]
-    guessed: tuple[str, ...]
-    operators: dict[str, int]
 
 
 def load(model_path: Path) -> onnx.ModelProto:
@@ -65,39 +52,6 @@ def load(model_path: Path) -> onnx.ModelProto:
         if node.domain not in KNOWN_DOMAINS:
             raise _bad(model_path, f"operator {node.op_type} of the unknown domain {node.domain!r}")
     return model
-
-
-def describe(model_path: Path) -> Description:
-    """Say what a model takes and gives.
-
-    Raises:
-        BadModel: as `load`; or it does not load in onnxruntime, or takes what is not numbers.
-    """
-    model = load(model_path)
-    session = runtime.session(model_path)
-    inputs = tuple(runtime.input_spec(value) for value in session.get_inputs())
-    makers = {name: node for node in model.graph.node for name in node.output}
-    taken = {(spec.dtype, spec.shape) for spec in inputs[1:]}
-    outputs = []
-    for value in session.get_outputs():
-        given = runtime.input_spec(value)
-        outputs.append(
-            kinds.guess(
-                given.name,
-                shape=given.shape,
-                maker=_maker(makers, given.name),
-                like_an_input=(given.dtype, given.shape) in taken,
-            )
-        )
-    operators = Counter(node.op_type for node in model.graph.node)
-    names = tuple(spec.name for spec in outputs)
-    return Description(inputs, tuple(outputs), names, dict(operators))
-
-
-def _maker(makers: Mapping[str, onnx.NodeProto], name: str) -> str:
-    while name in makers and makers[name].op_type in {"Identity", "Cast", "Reshape"}:
-        name = makers[name].input[0]
-    return makers[name].op_type if name in makers else ""
 
 
 def regular(model_path: Path, *, sample: Arrays | None = None) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from compression import graph, runtime, samples, statistics
+from compression import description, runtime, samples, statistics
 from compression.job import CompressJob, OutputSpec, Split
 
 SHARES = (0.35, 0.15)
@@ -48,7 +48,7 @@ class Material:
             BadInputs: a file of inputs does not fit the model.
         """
         model_path = Path(job.model_path)
-        described = graph.describe(model_path)
+        described = description.describe(model_path)
         guessed = () if job.outputs else described.guessed
         given = job.calibration_path or job.evaluation_path
         path = Path(given) if given else _synthetic(job, work)

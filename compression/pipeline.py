@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from compression.errors import BadModel
 from compression.job import Recipe
-from compression.passes import dynamic, quantization, rescaling
+from compression.passes import dynamic, quantization, rescaling, unrolling
 from compression.statistics import Range
 from compression.words import explain
 
@@ -39,7 +39,19 @@ def _rescale(
     return rescaling.apply(model, rescaling.Settings.model_validate(parameters))
 
 
-PASSES: dict[str, Pass] = {"quantization": _quantize, "dynamic": _dynamic, "rescaling": _rescale}
+def _unroll(
+    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
+) -> onnx.ModelProto:
+    del calibrate
+    return unrolling.apply(model, unrolling.Settings.model_validate(parameters))
+
+
+PASSES: dict[str, Pass] = {
+    "quantization": _quantize,
+    "dynamic": _dynamic,
+    "rescaling": _rescale,
+    "unrolling": _unroll,
+}
 
 
 def run(recipe: Recipe, model: onnx.ModelProto, *, calibrate: Calibrate) -> onnx.ModelProto:

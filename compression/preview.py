@@ -13,6 +13,7 @@ from compression import agreement, ladder, pipeline, runtime
 from compression.errors import BadModel
 from compression.job import Agreement, Recipe
 from compression.material import Material
+from compression.passes import quantization
 
 FEW = 6
 """Inputs that tell good nodes from bad ones."""
@@ -58,28 +59,24 @@ def look(
 
 
 def single_node_sqnr(
-    material: Material,
-    model: onnx.ModelProto,
-    original: Any,
-    recipe: Recipe,
-    nodes: Sequence[str],
-    *,
-    stop: float,
+    material: Material, model: onnx.ModelProto, original: Any, recipe: Recipe, *, stop: float
 ) -> dict[str, float]:
-    """SQNR in dB of the judged output when each of `nodes` alone is quantized as in `recipe`.
+    """SQNR in dB of the judged output when each node alone is quantized as `recipe` says last.
 
     Ends early at `stop` (time.monotonic()); nodes without a figure are not in the answer.
     """
     figures: dict[str, float] = {}
     *before, last = recipe.passes
-    for node in nodes:
+    earlier = Recipe(label=recipe.label, passes=tuple(before))
+    base = pipeline.run(earlier, model, calibrate=material.calibrate)
+    settings = quantization.Settings.model_validate(last.parameters)
+    for node in quantization.eligible(base, settings):
         if time.monotonic() > stop:
             break
         alone = last.model_copy(update={"parameters": {**last.parameters, "only": [node]}})
+        one = Recipe(label=node, passes=(alone,))
         try:
-            variant = pipeline.run(
-                Recipe(label=node, passes=(*before, alone)), model, calibrate=material.calibrate
-            )
+            variant = pipeline.run(one, base, calibrate=material.calibrate)
             judge = _compare(material, original, variant, material.choosing[:FEW])
         except BadModel:
             continue

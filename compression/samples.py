@@ -8,7 +8,6 @@ place, compressed ones are unpacked once into an unnamed temporary file.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,40 +15,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from compression import columns
 from compression.errors import BadInputs
 from compression.job import InputSpec
-from compression.npz import Archive, Stored
+from compression.npz import Archive
 
 Arrays = dict[str, NDArray[Any]]
 LABELS = "::labels"
 EXPECTED = "::expected::"
 DEFAULT_BYTES = 2 * 1024**3
 """The most bytes that all arrays of one file may hold, unpacked."""
-
-
-@dataclass(frozen=True)
-class _Column:
-    """Where the samples of one name lie: one array for all of them, or one for each."""
-
-    name: str
-    whole: Stored | None
-    each: tuple[Stored, ...]
-    rows: int | None
-    """Rows of `whole` that make one sample; None: an element without a batch axis."""
-
-    def __len__(self) -> int:
-        if self.whole is None:
-            return len(self.each)
-        return self.whole.shape[0] // (self.rows or 1)
-
-    def read(self, index: int, rank: int | None) -> NDArray[Any]:
-        if self.whole is None:
-            array = self.each[index].read()
-            return array[np.newaxis] if rank is not None and array.ndim == rank - 1 else array
-        if self.rows is None:
-            one: NDArray[Any] = self.whole.read_rows(index, 1)[0]
-            return one
-        return self.whole.read_rows(index * self.rows, self.rows)
 
 
 class Samples:
@@ -63,7 +38,7 @@ class Samples:
         if unknown := sorted(names - set(self._specs)):
             raise self._bad(f"array {unknown[0]!r} is no input of the model ({self._known()})")
         self._columns = {
-            name: _column(name, archive.arrays, len(spec.shape), spec.shape[:1])
+            name: columns.find(name, archive.arrays, len(spec.shape), spec.shape[:1])
             for name, spec in self._specs.items()
         }
         self._expected = {
@@ -109,7 +84,7 @@ class Samples:
         """Return what a probe expects for sample `index`, by output name; empty without one."""
         arrays = self._archive.arrays
         return {
-            name: _column(EXPECTED + name, arrays, None, (1,)).read(index, None)
+            name: columns.find(EXPECTED + name, arrays, None, (1,)).read(index, None)
             for name in sorted(self._expected)
         }
 
@@ -121,7 +96,7 @@ class Samples:
     def shapes(self, index: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of sample `index` without reading its values."""
         return {
-            name: _shape(column, index, len(self._specs[name].shape))
+            name: columns.shape(column, index, len(self._specs[name].shape))
             for name, column in self._columns.items()
         }
 
@@ -150,8 +125,8 @@ class Samples:
                     raise self._bad(
                         f"input {name!r} is {one.dtype}, the model wants {wanted.dtype}"
                     )
-                shape = _shape(column, index, len(wanted.shape))
-                if not _fits(shape, wanted.shape):
+                shape = columns.shape(column, index, len(wanted.shape))
+                if not columns.fits(shape, wanted.shape):
                     raise self._bad(
                         f"input {name!r} has samples of shape {list(shape)}, the model wants "
                         f"{list(wanted.shape)} (-1: any)"
@@ -215,43 +190,6 @@ def split(
     second = min(max(1, round(count * shares[1])), count - first - 1)
     parts = order[:first], order[first : first + second], order[first + second :]
     return tuple(sorted(parts[0])), tuple(sorted(parts[1])), tuple(sorted(parts[2]))
-
-
-def _column(
-    name: str, arrays: Mapping[str, Stored], rank: int | None, leading: tuple[int, ...]
-) -> _Column:
-    if name in arrays:
-        whole = arrays[name]
-        if not whole.shape:
-            raise BadInputs(f"cannot use array {name!r}: a single number, not samples")
-        if rank is not None and len(whole.shape) == rank + 1:
-            return _Column(name, whole, (), None)
-        rows = max(1, leading[0]) if leading else 1
-        if whole.shape[0] % rows:
-            raise BadInputs(
-                f"cannot use array {name!r}: {whole.shape[0]} rows, the model takes {rows} at once"
-            )
-        return _Column(name, whole, (), rows)
-    parts = sorted(key for key in arrays if key.rpartition("::")[0] == name)
-    wanted = [f"{name}::{index:04d}" for index in range(len(parts))]
-    if not parts or parts != sorted(wanted):
-        missing = next((key for key in wanted if key not in parts), name)
-        raise BadInputs(f"cannot find array {missing!r} among {sorted(arrays)[:8]}")
-    return _Column(name, None, tuple(arrays[key] for key in wanted), None)
-
-
-def _shape(column: _Column, index: int, rank: int) -> tuple[int, ...]:
-    if column.whole is None:
-        shape = column.each[index].shape
-        return (1, *shape) if len(shape) == rank - 1 else shape
-    rest = column.whole.shape[1:]
-    return rest if column.rows is None else (column.rows, *rest)
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(
-        want in {-1, have} for have, want in zip(shape, wanted, strict=True)
-    )
 
 
 def _pack(name: str, rows: list[NDArray[Any]]) -> Arrays:

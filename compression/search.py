@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compression.job import DeviceClass, PassSpec, Recipe
+from compression.passes import rescaling
 
 HALF_REACH = 0.5
 SHORT_REACH = 0.35
@@ -24,6 +25,8 @@ class Facts:
     """Gather nodes over constant float tables."""
     outlying: tuple[str, ...] = ()
     """Conv nodes whose inputs have outlying samples."""
+    unrollable: tuple[str, ...] = ()
+    """Those of them that can be written as a MatMul, whose output stays float."""
 
 
 def candidates(facts: Facts, device: DeviceClass) -> tuple[Recipe, ...]:
@@ -38,18 +41,22 @@ def candidates(facts: Facts, device: DeviceClass) -> tuple[Recipe, ...]:
         base["operators"] = ["Conv", "Gemm", "MatMul", "Gather"]
     plain = [
         _static("int8 per-channel", base),
-        _static("int8 per-channel, short ranges", {**base, "reach": SHORT_REACH}),
         _static("int8 per-tensor", {**base, "per_channel": False}),
     ]
+    half = {**base, "reach": HALF_REACH}
     if facts.outlying:
-        short = {**base, "reach": HALF_REACH}
-        plain += [_rescaled(plain[0], facts.outlying)]
-        plain += [_rescaled(_static("int8 per-channel, half ranges", short), facts.outlying)]
+        plain += [
+            _rescaled(_static("int8 per-channel", base), facts),
+            _rescaled(_static("int8 per-channel, half ranges", half), facts),
+        ]
+    else:
+        plain.append(_static("int8 per-channel, short ranges", {**base, "reach": SHORT_REACH}))
     if facts.elementwise:
         plain.insert(0, _static("int8 all operators", {**base, "operators": ["*"]}))
     if device.int8_saturates:
         # Weights of full range without saturation, at the cost of a slower kernel.
-        plain.append(_static("int8 u8 weights", {**base, "weights": "u8"}))
+        full = _static("int8 u8 weights", {**half, "weights": "u8"})
+        plain.append(_rescaled(full, facts) if facts.outlying else full)
     dynamic = Recipe(
         label="int8 dynamic MatMul",
         passes=(PassSpec(name="dynamic", parameters={"weights": base["weights"]}),),
@@ -88,9 +95,15 @@ def _excluding(recipe: Recipe, names: Sequence[str]) -> Recipe:
     return Recipe(label=f"{recipe.label}, {len(names)} {plural} float", passes=(*before, spec))
 
 
-def _rescaled(recipe: Recipe, nodes: Sequence[str]) -> Recipe:
-    spec = PassSpec(name="rescaling", parameters={"nodes": list(nodes)})
-    return Recipe(label=f"{recipe.label}, rescaled", passes=(spec, *recipe.passes))
+def _rescaled(recipe: Recipe, facts: Facts) -> Recipe:
+    """The recipe behind a rewriting, exact in float, of the nodes that have outlying samples."""
+    before = [PassSpec(name="rescaling", parameters={"nodes": list(facts.outlying)})]
+    label = f"{recipe.label}, rescaled"
+    if facts.unrollable:
+        inner = [rescaling.inner(name) for name in facts.unrollable]
+        before.append(PassSpec(name="unrolling", parameters={"nodes": inner}))
+        label += " and unrolled"
+    return Recipe(label=label, passes=(*before, *recipe.passes))
 
 
 def _static(label: str, parameters: Mapping[str, Any]) -> Recipe:

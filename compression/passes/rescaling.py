@@ -38,6 +38,11 @@ def outlying(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> tuple[str, 
     return tuple(found)
 
 
+def inner(node: str) -> str:
+    """Name the Conv that is left inside a rescaled node."""
+    return f"{node}::raw"
+
+
 def apply(model: onnx.ModelProto, settings: Settings) -> onnx.ModelProto:
     """Return a new model that computes the same, with the named Conv nodes rescaled.
 
@@ -66,10 +71,10 @@ def _rescaled(
 ) -> list[onnx.NodeProto]:
     x, y = node.input[0], node.output[0]
     rank = graph.weights[node.input[1]].ndim
-    size, peak, scale, scaled, raw, product, least, axes = (
-        f"{y}::{part}"
-        for part in ("abs", "peak", "by", "scaled", "raw", "product", "least", "axes")
+    size, peak, scale, scaled, product, least, axes = (
+        f"{y}::{part}" for part in ("abs", "peak", "by", "scaled", "product", "least", "axes")
     )
+    raw = inner(y)
     changed.graph.initializer.append(
         numpy_helper.from_array(np.array(np.finfo(np.float32).tiny), least)
     )

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compression import graph, kinds, runtime, statistics
+from compression import description, graph, kinds, runtime, statistics
 from compression.errors import BadInputs, BadModel
 from tests.simulators import models
 
@@ -59,7 +59,7 @@ def test_initializers_that_pose_as_inputs_are_no_inputs(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     regular = graph.regular(path)
     assert [value.name for value in regular.graph.input] == ["x"]
-    assert [spec.name for spec in graph.describe(path).inputs] == ["x"]
+    assert [spec.name for spec in description.describe(path).inputs] == ["x"]
 
 
 def truncated(path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_bad_model_is_one_clear_line(tmp_path: Path, spoil, message: str) -> N
 
 
 def test_describes_inputs_and_guesses_what_outputs_mean(tmp_path: Path) -> None:
-    found = graph.describe(models.cnn(tmp_path / "m.onnx"))
+    found = description.describe(models.cnn(tmp_path / "m.onnx"))
     assert [(one.name, one.dtype, one.shape) for one in found.inputs] == [
         ("image", "float32", (-1, 3, 32, 32))
     ]

@@ -205,6 +205,14 @@ def test_a_model_of_matmuls_is_tried_dynamically_first_and_one_without_weights_n
     assert labels(DEVICE) == []
 
 
+def test_outlying_nodes_are_rescaled_and_unrolled_where_they_can_be() -> None:
+    for unrollable, names in (((), ["rescaling"]), (("c",), ["rescaling", "unrolling"])):
+        facts = search.Facts({"Conv": 1}, 0, 0, outlying=("c",), unrollable=unrollable)
+        recipes = search.candidates(facts, DEVICE)
+        passes = [[spec.name for spec in recipe.passes] for recipe in recipes]
+        assert [*names, "quantization"] in passes
+
+
 def test_mixed_recipes_leave_the_worst_nodes_float() -> None:
     base = search.candidates(search.Facts({"Conv": 5}, 0, 0), DEVICE)[0]
     figures = {"a": 10.0, "b": 50.0, "c": 20.0, "d": 60.0, "e": 30.0}

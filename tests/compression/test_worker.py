@@ -248,7 +248,15 @@ def test_ends_when_its_parent_is_gone(job: CompressJob) -> None:
         assert worker.wait(60) == 1
 
 
-def test_stdout_is_json_lines_only(job: CompressJob) -> None:
+def test_a_job_that_cannot_be_read_says_so_and_nothing_else(job: CompressJob) -> None:
     with parent.start("compression.worker") as worker:
-        out, _ = worker.communicate(b'{"model_name": 3}\n', timeout=60)
-    assert [json.loads(line)["type"] for line in out.splitlines()] == ["failed"]
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(b'{"model_name": 3}\n')
+        worker.stdin.flush()
+        lines = worker.stdout.read().splitlines()
+        worker.stdin.close()
+        assert worker.wait(30) == 1
+    (line,) = lines
+    assert json.loads(line)["type"] == "failed"
+    assert "cannot read a line" in json.loads(line)["message"]
