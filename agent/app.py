@@ -101,6 +101,7 @@ class App:
         self._supervisor = Supervisor(
             host=settings.http_host,
             port=settings.http_port,
+            private_dir=self._state_dir / "run",
             on_crash=self._on_crash,
             on_counters=self._reporter.observe,
         )
@@ -169,11 +170,12 @@ class App:
             stack.callback(self._spool.close)
             self._keep(stack, status_page.serve(self._page, self._outlook.view), "status page")
             stack.push_async_callback(self._supervisor.stop)
-            await self._supervisor.start()
+            await self._supervisor.start(shut=True)
             # What served before serves again, before anybody out there is asked anything.
             stack.push_async_callback(self._deployer.stop)
             for trouble in await self._deployer.resume():
                 self._announcer.trouble("crashed", trouble)
+            await self._supervisor.open()
             self._keep(stack, self._inbox.obey(), "commands")
             audiences = [f"device/{settings.device_id}", *(f"group/{g}" for g in settings.groups)]
             await link.keep([topics.command(each) for each in audiences], self._inbox.receive)

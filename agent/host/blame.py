@@ -16,16 +16,18 @@ class Verdict:
     how: str
     suspects: tuple[LoadRequest, ...] = ()
     expelled: bool = False
+    guilty: bool = True
+    """Whether what it was running may have brought it down."""
 
     @property
     def blamed(self) -> LoadRequest | None:
         """The one that was being executed, where it was only one."""
-        return self.suspects[0] if len(self.suspects) == 1 else None
+        return self.suspects[0] if self.guilty and len(self.suspects) == 1 else None
 
     @property
     def unclear(self) -> bool:
         """Whether several were being executed: running one at a time tells the next time."""
-        return len(self.suspects) > 1
+        return self.guilty and len(self.suspects) > 1
 
     @property
     def cause(self) -> str:
@@ -44,8 +46,15 @@ class Blame:
     def __init__(self) -> None:
         self._deaths: dict[tuple[str, str], list[float]] = {}
 
-    def judge(self, how: str, suspects: Sequence[LoadRequest], *, now_s: float) -> Verdict:
-        """Judge a death that came about `how`; `now_s` is a monotonic time."""
+    def judge(
+        self, how: str, suspects: Sequence[LoadRequest], *, now_s: float, by_others: bool = False
+    ) -> Verdict:
+        """Judge a death that came about `how`; `now_s` is a monotonic time.
+
+        `by_others`: somebody outside killed it, so what it was running is told, not blamed.
+        """
+        if by_others:
+            return Verdict(f"{how}, from outside", tuple(suspects), guilty=False)
         if len(suspects) != 1:
             return Verdict(how, tuple(suspects))
         key = (suspects[0].name, suspects[0].sha256)

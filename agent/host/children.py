@@ -20,6 +20,11 @@ LINE_BYTES = 16 * 1024 * 1024
 """The longest line that a child may write."""
 
 
+PRIVACY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""onnxruntime's official wheels report to their vendor unless this is set before their import.
+What runs on a device is nobody else's business."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a child may take from the device."""
@@ -52,7 +57,7 @@ async def start(
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             pass_fds=tuple(pass_fds),
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **PRIVACY, **(environment or {})},
             start_new_session=True,
             limit=LINE_BYTES,
         )  # fmt: skip

@@ -5,6 +5,7 @@ import mmap
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,13 @@ class Ground:
         self._closing.close()
 
 
-def prepare(*, host: str, port: int, unix_path: Path | None) -> Ground:
+def prepare(
+    *, host: str, port: int, unix_path: Path | None, private_dir: Path | None = None
+) -> Ground:
     """Bind the public sockets (TCP, and a Unix socket where a path is given) and the private one.
+
+    The private one lies in `private_dir`, which is ours alone and outlives us, so that a kill
+    leaves nothing behind; without it, or where its path is too long, in a temporary folder.
 
     Raises:
         BadInput, Unavailable: as agent.host.listening.
@@ -53,9 +59,7 @@ def prepare(*, host: str, port: int, unix_path: Path | None) -> Ground:
         if unix_path is not None:
             public.append(closing.enter_context(listening.unix(unix_path)))
             closing.callback(unix_path.unlink, missing_ok=True)
-        # A folder of mode 0700 under a short path: nobody else may speak to the private socket.
-        folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-"))
-        private_path = Path(folder) / "server.sock"
+        private_path = closing.enter_context(_private(private_dir)) / "server.sock"
         private = closing.enter_context(listening.unix(private_path))
         page_fd = os.memfd_create("trimtab crash page", os.MFD_CLOEXEC)
         closing.callback(os.close, page_fd)
@@ -69,3 +73,18 @@ def prepare(*, host: str, port: int, unix_path: Path | None) -> Ground:
             page=CrashPage(mmap.mmap(page_fd, crash_page.BYTES)),
             _closing=closing.pop_all(),
         )
+
+
+@contextlib.contextmanager
+def _private(folder: Path | None) -> Iterator[Path]:
+    """A folder of mode 0700: nobody else may speak to the private socket."""
+    if folder is None or len(os.fsencode(folder / "server.sock")) > listening.PATH_BYTES:
+        # Under a short path, whatever TMPDIR says.
+        short = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108 - mode 0700
+        with tempfile.TemporaryDirectory(prefix="trimtab-", dir=short) as name:
+            yield Path(name)
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    yield folder
+    (folder / "server.sock").unlink(missing_ok=True)

@@ -1,14 +1,17 @@
 """Keeps the server alive: hears its heart, restarts it, loads again, names who felled it."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.device import pressure
 from agent.errors import BadInput, Refused, TrimtabError, Unavailable
-from agent.host import ground
+from agent.host import children, ground
 from agent.host.blame import Blame, Verdict
 from agent.host.ground import Ground
 from agent.host.life import DEFAULT_PACE, Life, Pace
@@ -17,6 +20,7 @@ from agent.protocol.private import LoadReply, LoadRequest, ServerStatus
 _LOG = logging.getLogger(__name__)
 _INDEXES = 65_535
 _NOTICE_S = 0.5
+_KILLED = children.describe_exit(-signal.SIGKILL)
 
 
 class Supervisor:
@@ -33,12 +37,16 @@ class Supervisor:
         host: str,
         port: int,
         unix_path: Path | None = None,
+        private_dir: Path | None = None,
         on_crash: Callable[[str | None, str], None] = lambda _blamed, _how: None,
         on_counters: Callable[[ServerStatus], None] = lambda _status: None,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace = DEFAULT_PACE,
     ) -> None:
         self._address = (host, port, unix_path)
+        self._private_dir = private_dir
+        self._shut = False
+        self._oom_kills = pressure.oom_kills()
         self._on_crash, self._on_counters = on_crash, on_counters
         self._clock, self._pace = clock, pace
         self._wanted: dict[str, LoadRequest] = {}
@@ -83,14 +91,19 @@ class Supervisor:
         if self._task is not None and self._task.done():
             self._task.result()
 
-    async def start(self) -> None:
-        """Bind the sockets, start the server, and return when it answers.
+    async def start(self, *, shut: bool = False) -> None:
+        """Bind the sockets, start the server, and return when it answers us.
+
+        `shut`: callers wait in the backlog until `open`, so that none finds an empty server.
 
         Raises:
             BadInput, Unavailable: a port is taken, or the server does not come up.
         """
+        self._shut = shut
         host, port, unix_path = self._address
-        self._ground = ground.prepare(host=host, port=port, unix_path=unix_path)
+        self._ground = ground.prepare(
+            host=host, port=port, unix_path=unix_path, private_dir=self._private_dir
+        )
         self._task = asyncio.create_task(self._run(self._ground), name="server supervisor")
         up = asyncio.create_task(self._up.wait(), name="server start")
         try:
@@ -108,6 +121,14 @@ class Supervisor:
             raise
         finally:
             up.cancel()
+
+    async def open(self) -> None:
+        """Let callers in, now and after each restart."""
+        self._shut = False
+        life = self._life
+        if life is not None and self._up.is_set():
+            with contextlib.suppress(Unavailable):  # it died just now: the next one opens itself
+                await life.client.open()
 
     async def stop(self) -> None:
         """End the server, let it finish what it is answering; close the sockets. Fine twice."""
@@ -216,7 +237,8 @@ class Supervisor:
             self._heard(await life.beat(timeout_s=self._pace.start_s))
             for request in list(self._wanted.values()):
                 await self._reload(life, request)
-            await life.client.open()
+            if not self._shut:
+                await life.client.open()
         except Unavailable as error:
             return f"not up: {error}"
         self._ever_up = True
@@ -247,7 +269,10 @@ class Supervisor:
 
     def _judge(self, how: str, ground_: Ground) -> Verdict:
         suspects = [self._asked[index] for index in ground_.page.busy() if index in self._asked]
-        verdict = self._blame.judge(how, suspects, now_s=self._clock())
+        # A model cannot send SIGKILL; the kernel does so for it when memory ends.
+        oom_kills, self._oom_kills = pressure.oom_kills() - self._oom_kills, pressure.oom_kills()
+        by_others = how == _KILLED and oom_kills == 0
+        verdict = self._blame.judge(how, suspects, now_s=self._clock(), by_others=by_others)
         blamed = verdict.blamed
         if verdict.expelled and blamed is not None and self._wanted.get(blamed.name) == blamed:
             del self._wanted[blamed.name]

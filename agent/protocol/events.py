@@ -83,8 +83,8 @@ class ModelTelemetry(Words):
     failures: int
     latency_ms: Quantiles
     cpu_seconds: float
-    joules: float | None
-    joules_per_inference: float | None
+    joules: float | None = None
+    joules_per_inference: float | None = None
     energy_method: str
 
 
@@ -96,7 +96,7 @@ class Telemetry(Words):
     to_s: float
     sequence: int
     agent_rss_mib: float
-    server_rss_mib: float | None
+    server_rss_mib: float | None = None
     memory_available_mib: float
     cpu_share: float
     server_restarts: int

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.device import headroom, kernel, profile
+from agent.device import headroom, kernel, pressure, profile
 from tests.simulators import boards
 
 MIB = 2**20
@@ -160,3 +160,10 @@ def test_every_headroom_gives_a_budget_that_it_can_hold(
     assert budget.peak_memory_mib <= max(1.0, memory / 2 + 0.1)
     assert budget.size_mib is not None
     assert budget.size_mib <= max(1.0, disk / 4 + 0.1)
+
+
+def test_counts_what_the_kernel_killed_for_memory(tmp_path: Path) -> None:
+    assert pressure.oom_kills(tmp_path) == 0
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/vmstat").write_text("pgfault 12\noom_kill 3\noom_kill_disable 0\n")
+    assert pressure.oom_kills(tmp_path) == 3

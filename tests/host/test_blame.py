@@ -30,6 +30,17 @@ def test_another_file_under_the_same_name_begins_anew() -> None:
     assert not blame.judge("killed", [other], now_s=1.0).expelled
 
 
+def test_a_kill_from_outside_blames_nobody_and_counts_for_nothing() -> None:
+    blame = Blame()
+    for _ in range(5):
+        verdict = blame.judge("killed by SIGKILL", [A], now_s=0.0, by_others=True)
+        assert verdict.blamed is None
+        assert not verdict.expelled
+        assert not verdict.unclear
+    assert str(verdict) == "killed by SIGKILL, from outside (it was running a)"
+    assert not blame.judge("killed by SIGSEGV", [A], now_s=1.0).expelled
+
+
 def test_nobody_is_blamed_where_nobody_or_several_ran() -> None:
     blame = Blame()
     for _ in range(5):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from agent.errors import BadInput, Corrupt, Refused, Unavailable
-from agent.host import life
+from agent.host import life, listening
 from agent.host.life import Pace
 from agent.host.supervisor import Supervisor
 from agent.protocol import sketch
@@ -107,7 +107,7 @@ async def test_after_kill_9_no_connection_is_refused_and_all_later_requests_are_
         # What was not told before a death is lost with it, nothing is counted twice.
         await until(lambda told=50 * round_: ears.requests("mlp") >= told)
         assert supervisor.restarts == round_
-    assert [how for _, how in ears.crashes] == ["killed by SIGKILL"] * 2
+    assert [how for _, how in ears.crashes] == ["killed by SIGKILL, from outside"] * 2
 
 
 async def test_who_was_running_is_blamed_and_the_second_time_expelled(
@@ -133,6 +133,50 @@ async def test_who_was_running_is_blamed_and_the_second_time_expelled(
         await post(supervisor, "slow", np.zeros((1, 512), "f4"))
 
 
+async def test_who_was_running_when_somebody_outside_killed_the_server_is_not_blamed(
+    supervisor: Supervisor, ears: Ears, tmp_path: Path
+) -> None:
+    await supervisor.load(serving.request("slow", serving.slow(tmp_path / "slow.onnx")))
+    page = supervisor._ground.page  # type: ignore[union-attr]  # to kill in the midst of a run
+    for deaths in (1, 2, 3):
+        running = asyncio.create_task(post(supervisor, "slow", np.zeros((4000, 512), "f4")))
+        await until(page.busy, what="the run")
+        os.kill(pid(supervisor), signal.SIGKILL)
+        with pytest.raises(ConnectionError):
+            await running
+        await until(lambda deaths=deaths: supervisor.up and supervisor.restarts == deaths)
+    assert [blamed for blamed, _ in ears.crashes] == [None] * 3
+    assert list(supervisor.live()) == ["slow"]
+
+
+async def test_callers_of_a_server_that_is_still_shut_wait_for_its_models(
+    ears: Ears, tmp_path: Path
+) -> None:
+    supervisor = Supervisor(host="127.0.0.1", port=0, on_crash=ears.crashed, pace=Pace(poll_s=0.05))
+    await supervisor.start(shut=True)
+    try:
+        early = asyncio.create_task(post(supervisor, "mlp", ROW))
+        await supervisor.load(serving.request("mlp", models.mlp(tmp_path / "mlp.onnx")))
+        assert not early.done()
+        await supervisor.open()
+        assert len(await early) == 4
+    finally:
+        await supervisor.stop()
+
+
+async def test_a_private_folder_is_used_again_after_a_kill(tmp_path: Path) -> None:
+    left = listening.unix(tmp_path / "server.sock")
+    left.close()  # its file stays, as after a kill
+    supervisor = Supervisor(host="127.0.0.1", port=0, private_dir=tmp_path)
+    await supervisor.start()
+    try:
+        assert (tmp_path / "server.sock").is_socket()
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
+    finally:
+        await supervisor.stop()
+    assert not (tmp_path / "server.sock").exists()
+
+
 async def test_several_that_were_running_are_only_suspected(
     supervisor: Supervisor, ears: Ears, tmp_path: Path
 ) -> None:
@@ -143,10 +187,10 @@ async def test_several_that_were_running_are_only_suspected(
     rows = np.zeros((3000, 512), "f4")
     running = [asyncio.create_task(post(supervisor, name, rows)) for name in "ab"]
     await until(lambda: len(page.busy()) == 2, what="both runs")
-    os.kill(pid(supervisor), signal.SIGKILL)
+    os.kill(pid(supervisor), signal.SIGSEGV)
     await asyncio.gather(*running, return_exceptions=True)
     await until(lambda: supervisor.restarts == 1 and supervisor.up)
-    assert ears.crashes == [(None, "killed by SIGKILL (it was running a, b)")]
+    assert ears.crashes == [(None, "killed by SIGSEGV (it was running a, b)")]
     child = psutil.Process(pid(supervisor))
     assert "--serial-s" in child.cmdline(), "from now on one at a time, so that it gets clear"
 

@@ -3,8 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from agent.host import compressor
+from compression.job import TrialJob
+from tests.simulators import models
 
 HEAVY = ["torch", "onnxruntime", "onnx", "numpy"]
 
@@ -17,3 +23,20 @@ def test_the_daemon_loads_no_heavy_library(module: str) -> None:
     )
     loaded = json.loads(found.stdout)
     assert [name for name in HEAVY if name in loaded] == []
+
+
+async def test_onnxruntime_reports_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models.mlp(tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", **models.sample_inputs(model, 4))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    await compressor.trial(
+        TrialJob(
+            candidate_path=str(model), original_path=str(model), rounds=3, seconds=1,
+            inputs_path=str(tmp_path / "x.npz"),
+        )
+    )  # fmt: skip
+    # Its collector begins with a session file there, at import.
+    assert not list((tmp_path / "tmp").glob(".ses*"))
