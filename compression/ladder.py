@@ -1,11 +1,11 @@
 """The variants of one model, best first: judged against a budget, ordered, picked (pure), kept."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from compression import durable
 from compression.errors import BadInputs
 from compression.job import (
     Budget,
@@ -151,23 +151,8 @@ def load(folder: Path) -> Ladder:
 def save(ladder: Ladder, folder: Path) -> Path:
     """Write `ladder.json` beside, sync it and rename it: a power cut leaves the old or the new."""
     path = folder / FILE
-    replace(path, ladder.to_json())
+    durable.replace(path, ladder.to_json())
     return path
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, durably."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _number(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from compression import agreement, ladder, pipeline, runtime
+from compression import agreement, durable, pipeline, runtime
 from compression.errors import BadModel
 from compression.job import Agreement, Recipe
 from compression.material import Material
@@ -45,7 +45,7 @@ def look(
         judge = _compare(material, original, variant, material.choosing)
     except BadModel as error:
         return Preview(recipe, key, path, problem=str(error))
-    ladder.replace(path, content)
+    durable.replace(path, content)
     judged = judge.agreement("calibration")
     return Preview(
         recipe=recipe,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from compression import ladder
+from compression import durable, ladder
 from compression.job import Ladder, Measurement, Recipe, Rung, Runtime, Tried
 from compression.material import sha256
 
@@ -64,7 +64,7 @@ class Shelf:
             verified=verified,
             probe=placed.name if placed.exists() else None,
         )
-        ladder.replace(self._note(key), Tried(rung=rung).to_json())
+        durable.replace(self._note(key), Tried(rung=rung).to_json())
         return rung
 
     def get(self, key: str) -> Rung | None:

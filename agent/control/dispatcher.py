@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 from securesystemslib.signer import Key
 
-from agent.control.record import write_atomically
 from agent.errors import BadInput, Corrupt, Refused, TrimtabError
 from agent.protocol import commands, trust
 from agent.protocol.commands import Command
 from agent.protocol.events import Outcome, Reply
+from compression import durable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Ledger:
         kept = [(k, v) for k, v in self._entries.items() if v[0] > now_s][-_REMEMBERED + 1 :]
         self._entries = dict(kept) | {command.id: (command.expires_at_s, reply)}
         document = {k: (e, r.model_dump()) for k, (e, r) in self._entries.items()}
-        write_atomically(self._path, json.dumps(document).encode())
+        durable.replace(self._path, json.dumps(document).encode(), mode=0o600)
 
 
 class Dispatcher:

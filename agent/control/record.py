@@ -1,7 +1,5 @@
 """What a deployment remembers across restarts: one JSON file per model, replaced atomically."""
 
-import contextlib
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +8,7 @@ from agent.control.states import State
 from agent.errors import Corrupt
 from agent.protocol.commands import Strategy
 from agent.protocol.topics import check_name
+from compression import durable
 from compression.job import Budget, Measurement, Runtime, Sha256
 from compression.words import Words, explain
 
@@ -65,27 +64,6 @@ class Record(Words):
         return self.model_copy(update={"deployment": self.deployment.model_copy(update=changes)})
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename, fsync the folder: after a power cut it is old or new."""
-    beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 class Records:
     """The records in one folder."""
 
@@ -99,7 +77,7 @@ class Records:
 
     def save(self, record: Record) -> None:
         """Make it durable before anybody acts on it."""
-        write_atomically(self._path(record.model), record.to_json())
+        durable.replace(self._path(record.model), record.to_json(), mode=0o600)
 
     def load(self, model: str) -> Record:
         """The record of a model; an empty one where there is none.

@@ -43,7 +43,7 @@ class Event(StrEnum):
     CANCELLED = "cancelled"
 
 
-REST = frozenset({State.LIVE, State.REFUSED, State.FAILED})
+REST = (State.LIVE, State.REFUSED, State.FAILED)
 WORKING = tuple(state for state in State if state not in REST)
 
 _S, _E = State, Event

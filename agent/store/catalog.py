@@ -7,7 +7,6 @@ models/NAME/VERSION/manifest.json   the verified payload, written first
 """
 
 import contextlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from agent.errors import BadInput, Corrupt, Unavailable
 from agent.protocol import manifest as manifests
 from agent.protocol import topics
 from agent.protocol.manifest import FileRef, Manifest
+from compression import durable
 
 FILES = {"model": "model.onnx", "calibration": "calibration.npz", "evaluation": "evaluation.npz"}
 
@@ -66,7 +66,7 @@ class Catalog:
         path = self.folder(manifest.name, manifest.version) / "manifest.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, payload)
+            durable.replace(path, payload)
         except OSError as error:
             raise Unavailable(f"cannot keep the manifest {path}: {error}") from error
         return manifest
@@ -143,12 +143,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(path)

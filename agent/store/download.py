@@ -17,6 +17,7 @@ from agent.errors import Corrupt, Unavailable
 from agent.protocol import chunking
 from agent.protocol.manifest import FileRef
 from agent.store.chunks import Chunks
+from compression import durable
 
 Get = Callable[[Sequence[str]], AsyncIterator[tuple[str, bytes]]]
 OnProgress = Callable[[int, int], None]
@@ -153,7 +154,7 @@ def _assemble(ref: FileRef, names: Sequence[str], chunks: Chunks, target: Path) 
                 f"manifest says {ref.sha256[:12]}"
             )
         partial.replace(target)
-        _sync_folder(target.parent)
+        durable.sync_folder(target.parent)
     except OSError as error:
         raise Unavailable(f"cannot write {target}: {error}") from error
     finally:
@@ -172,14 +173,6 @@ def _is_whole(ref: FileRef, target: Path) -> bool:
     except OSError:
         return False
     return whole.hexdigest() == ref.sha256
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _mib(count: int) -> str:
