@@ -80,7 +80,7 @@ def _private(folder: Path | None) -> Iterator[Path]:
     """A folder of mode 0700: nobody else may speak to the private socket."""
     if folder is None or len(os.fsencode(folder / "server.sock")) > listening.PATH_BYTES:
         # Under a short path, whatever TMPDIR says.
-        short = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108 - mode 0700
+        short = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108 - made with mode 0700
         with tempfile.TemporaryDirectory(prefix="trimtab-", dir=short) as name:
             yield Path(name)
         return
