@@ -27,6 +27,7 @@ _ENDS: tuple[tuple[type[Exception], Event], ...] = (
 """How a step ends when it raises. Unavailable and OSError are not here: they are tried again."""
 
 _ENDING = {Event.REFUSED: State.REFUSED, Event.FAILED: State.FAILED, Event.CANCELLED: State.FAILED}
+_LOADING = {State.STARTING, State.SWITCHING}
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.5, 60.0
 
 
@@ -227,7 +228,7 @@ class Deployer:
             return  # already on its way to rest
         changes: dict[str, object] = {"state": TRANSITIONS[state, event], "message": message}
         if TRANSITIONS[state, event] is State.RESTORING:
-            changes["ending"] = _ENDING[event]
+            changes |= {"ending": _ENDING[event], "reload": state in _LOADING}
         self._enter(record.with_deployment(**changes), message)
 
     def _enter(self, record: Record, message: str) -> None:

@@ -40,6 +40,8 @@ class Deployment(Words):
     """Why it is where it is; of a rest state, the reason."""
     ending: State | None = None
     """Where RESTORING leads."""
+    reload: bool = False
+    """It ended in the midst of a load: what the server runs may not be what the record says."""
     effective_budget: Budget | None = None
     """The command's over the manifest's over the device's, fixed when work begins."""
     original: Measurement | None = None

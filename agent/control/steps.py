@@ -75,7 +75,7 @@ async def restore(record: Record, parts: Parts) -> Outcome:
     live = record.live
     if live is None:
         await parts.unload(record.model)
-    elif parts.served(record.model) != live.sha256:
+    elif deployment.reload or parts.served(record.model) != live.sha256:
         manifest = parts.catalog.manifest(record.model, live.version)
         await parts.load(load_request(record.model, live, manifest, parts))
     if live is not None and live.version == deployment.version:

@@ -296,6 +296,28 @@ async def test_a_variant_that_the_server_gave_up_is_replaced_by_what_served_befo
     assert "no variant is left" in world.events[-1][2]
 
 
+async def test_a_load_that_is_cancelled_halfway_does_not_leave_the_wrong_variant(
+    world: World,
+) -> None:
+    deployer = world.deployer()
+    reached = asyncio.Event()
+
+    async def switch_then_hang() -> None:
+        if deployer.records()[0].deployment.state is State.SWITCHING:  # type: ignore[union-attr]  # there is one
+            # The server has switched, and its answer never comes.
+            world.loaded["m"] = world.loaded["m"].model_copy(update={"path": "/x/int8.onnx"})
+            reached.set()
+            await asyncio.Event().wait()
+
+    world.before["load"] = switch_then_hang
+    await deployer.start("command-1", Deploy(model="m", version=1, budget=SMALL))
+    await reached.wait()
+    await deployer.cancel("m")
+    world.before.clear()
+    await deployer.wait("m")
+    assert world.live_label() == "model"
+
+
 async def test_nothing_to_cancel_is_said(world: World) -> None:
     deployer = world.deployer()
     await deploy(deployer)
