@@ -26,7 +26,8 @@ from agent.device.sd_notify import Notifier
 from agent.errors import BadConfig, BadInput, Unavailable
 from agent.host import compressor
 from agent.host.supervisor import Supervisor
-from agent.link.mqtt import Link, Will
+from agent.link.messages import Will
+from agent.link.mqtt import Link
 from agent.link.spool import Kind, Spool, Waiting
 from agent.protocol import trust
 from agent.protocol.events import Event, Telemetry

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from securesystemslib.signer import Signer
 
 from agent.errors import Unavailable
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 from agent.protocol import trust
 from agent.protocol.commands import Body, Command
 from agent.protocol.events import Event, Reply, Status

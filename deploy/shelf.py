@@ -6,7 +6,8 @@ import json
 from collections.abc import AsyncIterator, Iterable
 
 from agent.errors import BadInput, Unavailable
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 from agent.link.pull import blob_window
 from agent.protocol import chunking
 from agent.protocol import manifest as manifests

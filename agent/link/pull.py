@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from agent.errors import Unavailable
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 from agent.protocol.topics import Topics
 
 _LOOK_AGAIN_S = 0.5

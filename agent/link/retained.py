@@ -3,7 +3,8 @@
 import asyncio
 
 from agent.errors import Unavailable
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 
 
 async def retained(link: Link, topic: str, *, timeout_s: float) -> bytes:

@@ -6,7 +6,7 @@ import logging
 from agent.control.announcer import Announcer
 from agent.control.dispatcher import Dispatcher
 from agent.errors import Corrupt, TrimtabError
-from agent.link.mqtt import Message
+from agent.link.messages import Message
 from agent.link.spool import Spool
 from agent.protocol.events import Reply
 

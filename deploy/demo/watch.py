@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from agent.errors import Refused, Unavailable
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 from agent.protocol.events import Event, Live, Status, Telemetry
 from agent.protocol.topics import Topics
 

@@ -11,7 +11,8 @@ from securesystemslib.signer import Key
 
 from agent.config import Broker
 from agent.errors import TrimtabError
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 from agent.protocol import commands, trust
 from agent.protocol.commands import Command
 from agent.protocol.events import Event, Reply, Status

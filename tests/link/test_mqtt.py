@@ -9,7 +9,8 @@ import pytest
 
 from agent.config import Broker
 from agent.errors import BadConfig, BadInput, Unavailable
-from agent.link.mqtt import Link, Message, Will
+from agent.link.messages import Message, Will
+from agent.link.mqtt import Link
 from tests.simulators.broker import RunningBroker, free_port, mosquitto_broker, needs_mosquitto
 from tests.simulators.proxy import Proxy
 from tests.simulators.waiting import until

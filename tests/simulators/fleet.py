@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Broker
-from agent.link.mqtt import Link, Message
+from agent.link.messages import Message
+from agent.link.mqtt import Link
 from agent.protocol import trust
 from agent.protocol.commands import Body, Command, Deploy
 from agent.protocol.events import Event, Reply, Status, Telemetry

@@ -1,0 +1,55 @@
+"""What goes over the link and what the broker says to it; no client library in sight."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message from the broker. `retain`: it was stored before we subscribed."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Will:
+    """What the broker publishes, retained, when we are gone without a goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+Handler = Callable[[Message], None]
+
+
+class Code(NamedTuple):
+    """One reason code of an acknowledgement (MQTT 5, 2.4)."""
+
+    value: int
+    text: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the broker said no."""
+        return self.value >= 0x80
+
+    def __str__(self) -> str:
+        return f"'{self.text}' (0x{self.value:02X})"
+
+
+@dataclass(frozen=True)
+class Hears:
+    """What a connection tells, always on the event loop."""
+
+    up: Callable[[bool, int | None], None]
+    """Connected: whether the session was resumed, and the broker's Maximum Packet Size."""
+    down: Callable[[str, bool], None]
+    """Not connected any more: why, and whether somebody took our session over."""
+    message: Callable[[Message], None]
+    published: Callable[[int, tuple[Code, ...]], None]
+    subscribed: Callable[[int, tuple[Code, ...]], None]
