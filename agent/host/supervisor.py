@@ -27,8 +27,9 @@ class Supervisor:
     """The server as the agent sees it: load, unload, and it stays up.
 
     `on_crash(blamed, how)` hears of each death, with the model's name where exactly one was being
-    executed. `on_counters` gets each ServerStatus once: its counters are to be added up, across
-    restarts too. `clock` is monotonic, in seconds.
+    executed; `on_up()` hears each time that it serves all that is wanted. `on_counters` gets each
+    ServerStatus once: its counters are to be added up, across restarts too. `clock` is monotonic,
+    in seconds.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Supervisor:
         unix_path: Path | None = None,
         private_dir: Path | None = None,
         on_crash: Callable[[str | None, str], None] = lambda _blamed, _how: None,
+        on_up: Callable[[], None] = lambda: None,
         on_counters: Callable[[ServerStatus], None] = lambda _status: None,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace = DEFAULT_PACE,
@@ -47,12 +49,14 @@ class Supervisor:
         self._private_dir = private_dir
         self._shut = False
         self._oom_kills = pressure.oom_kills()
-        self._on_crash, self._on_counters = on_crash, on_counters
+        self._on_crash, self._on_up, self._on_counters = on_crash, on_up, on_counters
         self._clock, self._pace = clock, pace
         self._wanted: dict[str, LoadRequest] = {}
         self._asked: dict[int, LoadRequest] = {}
         self._indexes = itertools.cycle(range(1, _INDEXES + 1))
         self._blame = Blame()
+        self._changing = asyncio.Lock()
+        self._mending: set[asyncio.Task[None]] = set()
         self._up = asyncio.Event()
         self._ground: Ground | None = None
         self._life: Life | None = None
@@ -132,9 +136,11 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the server, let it finish what it is answering; close the sockets. Fine twice."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        ending = {*self._mending, *([self._task] if self._task is not None else [])}
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending)
         if self._ground is not None:
             self._ground.close()
 
@@ -148,19 +154,44 @@ class Supervisor:
             Refused: it answers its probe wrongly, or the server died of it.
             Unavailable: the server does not answer, or died for another reason.
         """
-        life = await self._running()
-        asked = request.model_copy(update={"index": next(self._indexes)})
-        self._asked[asked.index] = asked
-        try:
-            reply = await life.client.load(asked)
-        except Unavailable as error:
-            verdict = await life.verdict_soon()
-            if verdict is not None and asked in verdict.suspects:
-                raise Refused(f"cannot load {asked.name}: the server: {verdict}") from error
-            raise
-        self._wanted[asked.name] = asked
-        self._forget_replaced()
+        async with self._changing:
+            life = await self._running()
+            asked = request.model_copy(update={"index": next(self._indexes)})
+            self._asked[asked.index] = asked
+            self._forget_replaced()
+            try:
+                reply = await life.client.load(asked)
+            except asyncio.CancelledError:
+                self._mend(asked.name)
+                raise
+            except Unavailable as error:
+                verdict = await life.verdict_soon()
+                if verdict is None:
+                    self._mend(asked.name)
+                elif verdict.guilty and asked in verdict.suspects:
+                    raise Refused(f"cannot load {asked.name}: the server: {verdict}") from error
+                raise
+            self._wanted[asked.name] = asked
         return reply
+
+    def _mend(self, name: str) -> None:
+        """Undo a load that nobody waits for any more: the server may go on with it and switch."""
+        task = asyncio.create_task(self._put_back(name), name=f"mending {name}")
+        self._mending.add(task)
+        task.add_done_callback(self._mending.discard)
+
+    async def _put_back(self, name: str) -> None:
+        async with self._changing:
+            try:
+                life = await self._running()  # a new process has loaded just what is wanted
+                if name in self._wanted:
+                    await life.client.load(self._wanted[name])
+                else:
+                    await life.client.unload(name)
+            except BadInput as error:
+                _LOG.info("nothing to put back: %s", error)
+            except TrimtabError as error:
+                _LOG.warning("cannot put %s back: %s", name, error)
 
     async def unload(self, name: str) -> None:
         """Take a model out of service for good.
@@ -235,14 +266,15 @@ class Supervisor:
         """Load what is wanted, open the public sockets, hear the heart; why no longer."""
         try:
             self._heard(await life.beat(timeout_s=self._pace.start_s))
-            for request in list(self._wanted.values()):
-                await self._reload(life, request)
+            for name in list(self._wanted):
+                await self._reload(life, name)
             if not self._shut:
                 await life.client.open()
         except Unavailable as error:
             return f"not up: {error}"
         self._ever_up = True
         self._up.set()
+        self._on_up()
         missed = 0
         while missed < self._pace.missed:
             await asyncio.sleep(self._pace.poll_s)
@@ -258,14 +290,19 @@ class Supervisor:
         self._status = status
         self._on_counters(status)
 
-    async def _reload(self, life: Life, request: LoadRequest) -> None:
+    async def _reload(self, life: Life, name: str) -> None:
+        request = self._wanted.get(name)
+        if request is None:  # unloaded while others were being loaded
+            return
         try:
             await life.client.load(request)
+            if name not in self._wanted:  # unloaded meanwhile
+                await life.client.unload(name)
         except TrimtabError as error:
             if isinstance(error, Unavailable) and await life.gone():
                 raise
-            del self._wanted[request.name]
-            self._on_crash(request.name, f"and it cannot be loaded again: {error}")
+            self._wanted.pop(name, None)
+            self._on_crash(name, f"and it cannot be loaded again: {error}")
 
     def _judge(self, how: str, ground_: Ground) -> Verdict:
         suspects = [self._asked[index] for index in ground_.page.busy() if index in self._asked]

@@ -377,3 +377,67 @@ def test_the_supervisors_process_loads_neither_numpy_nor_onnxruntime() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_undone(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    wanted = serving.request("m", models.mlp(tmp_path / "mlp.onnx"))
+    await supervisor.load(wanted)
+    heavy = serving.slow(tmp_path / "slow.onnx", layers=1000)
+    for name in ("m", "new"):
+        loading = asyncio.create_task(supervisor.load(serving.request(name, heavy)))
+        page = supervisor._ground.page  # type: ignore[union-attr]  # until the server is at it
+        await until(page.busy)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+    await until(lambda: not supervisor._mending)
+
+    def runs() -> dict[str, str]:
+        status = supervisor.status
+        return {m.name: m.sha256 for m in status.models if m.state == "READY"} if status else {}
+
+    await until(lambda: runs() == {"m": wanted.sha256} == supervisor.live())
+
+
+async def test_a_load_that_is_killed_from_outside_may_be_tried_again(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    heavy = serving.request("m", serving.slow(tmp_path / "slow.onnx", layers=1000))
+    loading = asyncio.create_task(supervisor.load(heavy))
+    await until(supervisor._ground.page.busy)  # type: ignore[union-attr]
+    os.kill(pid(supervisor), signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        await loading
+    await supervisor.load(heavy)
+    assert supervisor.live() == {"m": heavy.sha256}
+
+
+async def test_each_time_that_it_serves_again_is_told(tmp_path: Path) -> None:
+    ups: list[bool] = []
+    supervisor = Supervisor(
+        host="127.0.0.1", port=0, pace=QUICK, on_up=lambda: ups.append(supervisor.up)
+    )
+    await supervisor.start()
+    try:
+        os.kill(pid(supervisor), signal.SIGKILL)
+        await until(lambda: len(ups) == 2)
+    finally:
+        await supervisor.stop()
+    assert ups == [True, True]
+
+
+async def test_what_is_unloaded_while_the_server_starts_again_stays_unloaded(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    heavy = serving.slow(tmp_path / "slow.onnx", layers=1000)
+    await supervisor.load(serving.request("first", heavy))
+    await supervisor.load(serving.request("second", models.mlp(tmp_path / "mlp.onnx")))
+    os.kill(pid(supervisor), signal.SIGKILL)
+    await until(lambda: not supervisor.up)
+    await until(supervisor._ground.page.busy)  # type: ignore[union-attr]  # "first" is loading
+    await supervisor.unload("first")
+    await supervisor.unload("second")
+    await until(lambda: supervisor.up)
+    await until(lambda: supervisor.status is not None and not supervisor.status.models)
