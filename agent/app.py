@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from agent.wiring.puller import Puller
 log = logging.getLogger(__name__)
 
 _STOP_S = 15.0
+_START_S = 60.0
 _LOOK_S = 5.0
 """How often the agent looks whether its own tasks still run."""
 
@@ -104,6 +105,7 @@ class App:
             port=settings.http_port,
             private_dir=self._state_dir / "run",
             on_crash=self._on_crash,
+            on_up=self._changed.set,
             on_counters=self._reporter.observe,
         )
         self._deployer = Deployer(self._parts(), Records(self._state_dir / "records"))
@@ -174,8 +176,9 @@ class App:
             await self._supervisor.start(shut=True)
             # What served before serves again, before anybody out there is asked anything.
             stack.push_async_callback(self._deployer.stop)
-            for trouble in await self._deployer.resume():
-                self._announcer.trouble("crashed", trouble)
+            async with self._long_start():
+                for trouble in await self._deployer.resume():
+                    self._announcer.trouble("crashed", trouble)
             await self._supervisor.open()
             self._keep(stack, self._inbox.obey(), "commands")
             audiences = [f"device/{settings.device_id}", *(f"group/{g}" for g in settings.groups)]
@@ -200,6 +203,22 @@ class App:
             self._notifier.ready(f"serving on port {port}, status on {self.health_url}")
             await self._watch()
             self._notifier.stopping()
+
+    @contextlib.asynccontextmanager
+    async def _long_start(self) -> AsyncIterator[None]:
+        """Ask systemd for more time while what serves is being loaded, and the loop turns."""
+
+        async def ask() -> None:
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                self._notifier.extend_timeout(_START_S)
+
+        self._notifier.extend_timeout(_START_S)
+        task = asyncio.create_task(ask(), name="long start")
+        try:
+            yield
+        finally:
+            task.cancel()
 
     async def _watch(self) -> None:
         """Feed the watchdog while the event loop turns and every task of ours runs."""

@@ -25,6 +25,7 @@ from compression.job import Budget
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 60.0
+_GOODBYE_S = 2.0
 
 
 class Outlook:
@@ -125,5 +126,7 @@ async def say_goodbye(link: Link, *, topics: Topics, device: str) -> None:
     """Tell the fleet that this device stops on purpose; the will tells it otherwise."""
     if link.online:
         gone = announcer.offline(device).model_copy(update={"at_s": time.time()})
-        with contextlib.suppress(TrimtabError):
-            await link.publish(topics.status(device), gone.to_json(), retain=True)
+        # A connection that has stalled must not hold up the end: the will says the same.
+        with contextlib.suppress(TrimtabError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await link.publish(topics.status(device), gone.to_json(), retain=True)
