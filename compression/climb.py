@@ -8,7 +8,7 @@ from typing import Protocol
 
 import onnx
 
-from compression import graph, ladder, pipeline, preview, runtime, search, verdict
+from compression import graph, ladder, pipeline, preview, quantized, runtime, search, verdict
 from compression.errors import CannotRun
 from compression.job import (
     CompressJob,
@@ -27,6 +27,9 @@ from compression.passes import quantization, rescaling, unrolling
 from compression.shelf import Shelf
 
 ORIGINAL = Recipe(label="original")
+COMPRESSED = Recipe(label="compressed")
+"""Stands for every candidate of a model that cannot be compressed."""
+NOTHING_TO_DO = "cannot compress: no Conv, Gemm or MatMul has constant float weights"
 ROUNDS = 24
 GOOD_DB = 35.0
 """Above this nobody looks for nodes to leave float."""
@@ -70,13 +73,22 @@ class Climb:
             CannotRun: the original does not run on this device.
         """
         self._say("reading", "reading the model and its inputs", 0.0)
+        whole = graph.single_file(Path(self._job.model_path), self._shelf.work / "original.onnx")
+        self._job = self._job.model_copy(update={"model_path": str(whole)})
         material = Material.open(self._job, self._shelf.work)
         with contextlib.closing(material):
             sample = material.inputs.sample(0)
-            model = graph.regular(Path(self._job.model_path), sample=sample)
+            model = graph.regular(
+                Path(self._job.model_path), sample=sample, folder=self._shelf.work
+            )
             self._baseline(material)
-            looks = self._looks(material, model)
+            if quantized.is_quantized(model):
+                looks, hopeless = [], quantized.reason(model)
+            else:
+                looks, hopeless = self._looks(material, model), NOTHING_TO_DO
             del model
+            if not looks:
+                self._reject(Rejected(recipe=COMPRESSED, reason=hopeless))
             for done, look in enumerate(looks):
                 at = 0.5 + 0.5 * done / len(looks)
                 self._say("trying", look.recipe.label, at)

@@ -1,171 +1,151 @@
 """An ONNX model made regular: weights are initializers, BatchNormalization is folded, opset >= 13.
 
-onnxruntime's own basic optimisation does the folding (what it writes are standard operators), so
-that the passes see the graph as the runtime will see it. The result is run beside the original
-and refused where their answers differ.
+Each form of a model, the most regular first, is run beside the original at up to two shapes; the
+first one that answers the same is taken, and the original itself is the last one.
 """
 
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import helper, version_converter
 
-from compression import runtime
-from compression.errors import BadModel
+from compression import constants, equality, folding, halves, opsets, quantized, reading, shapes
+from compression.errors import BadModel, OutOfBudget
 
-MOST_BYTES = 2 * 1024**3
-"""Protobuf's own limit for one message."""
-PER_CHANNEL_OPSET = 13
-"""The first opset whose QuantizeLinear has an axis."""
-PREFERRED_OPSET = 17
-TOLERANCE = 1e-3
-"""The largest relative difference that folding and raising the opset may cause."""
-KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "com.microsoft"})
-Arrays = Mapping[str, NDArray[Any]]
+load = reading.load
+difference = equality.difference
+is_quantized = quantized.is_quantized
+opset = opsets.version
+_PREFIX = "regular-"
 
 
-def load(model_path: Path) -> onnx.ModelProto:
-    """Read an ONNX file.
-
-    Raises:
-        BadModel: no file, not ONNX, truncated, over 2 GiB, or an operator of an unknown domain.
-    """
-    try:
-        size_bytes = model_path.stat().st_size
-        if size_bytes >= MOST_BYTES:
-            raise _bad(model_path, f"{size_bytes / 2**30:.1f} GiB, and ONNX files end at 2 GiB")
-        model = onnx.load(model_path)
-    except OSError as error:
-        raise _bad(model_path, error.strerror or str(error)) from error
-    except BadModel:
-        raise
-    except Exception as error:  # protobuf and onnx each raise kinds of their own
-        raise _bad(model_path, f"not ONNX, or truncated ({_first_line(error)})") from error
-    if not model.graph.node or not model.graph.output:
-        raise _bad(model_path, "not ONNX, or truncated (it holds no graph)")
-    for node in model.graph.node:
-        if node.domain not in KNOWN_DOMAINS:
-            raise _bad(model_path, f"operator {node.op_type} of the unknown domain {node.domain!r}")
-    return model
-
-
-def regular(model_path: Path, *, sample: Arrays | None = None) -> onnx.ModelProto:
+def regular(
+    model_path: Path, *, sample: equality.Arrays | None = None, folder: Path | None = None
+) -> onnx.ModelProto:
     """Make a model regular; names of inputs and outputs and custom metadata stay.
 
-    `sample` is one run's inputs by name; without it random ones are made, dynamic dims at
-    their least.
+    `sample` is one run's inputs by name; without it random ones are made. `folder` holds files
+    as large as the model while this runs. What is quantized already is returned as it is.
 
     Raises:
-        BadModel: as `load`; or it does not run, or cannot be made regular without changing
-            its answers.
+        BadModel: as `reading.load`; or it does not run, answers NaN, or differently each time.
+        OutOfBudget: `folder` is full or cannot be written.
     """
-    original = load(model_path)
-    session = runtime.session(model_path)
-    feeds = dict(sample) if sample is not None else runtime.synthetic(session, seed=0)
-    wanted = runtime.run(session, feeds)
-    folded = _folded(model_path)
-    if not _serves(folded, feeds, wanted) or folded.ByteSize() > 1.25 * original.ByteSize() + 2**16:
-        folded = original  # constants that grew are not worth folding
-    _tidy(folded, original)
-    if opset(folded) < PER_CHANNEL_OPSET:
-        folded = _raised(folded, feeds, wanted)
-    if not _serves(folded, feeds, wanted):
-        raise _bad(model_path, "its answers change when it is made regular")
+    model = reading.load(model_path)
+    metadata, half = list(model.metadata_props), halves.present(model)
+    if quantized.is_quantized(model):
+        equality.ask(model_path, sample=sample)
+        return model
+    del model  # each form reads the file anew: two copies would be one too many
+    tolerance = equality.HALF_TOLERANCE if half else equality.TOLERANCE
+    oracle = equality.ask(model_path, sample=sample, tolerance=tolerance)
+    with _scratch(folder) as scratch:
+        for form in FORMS:
+            try:
+                changed = form(model_path, scratch)
+            except BadModel:
+                continue
+            constants.tidy(changed, metadata=metadata)
+            accepted = _accepted(changed, oracle, scratch / "changed.onnx")
+            if accepted is not None:
+                return accepted
+            del changed
+    return reading.load(model_path)
+
+
+def single_file(model_path: Path, target: Path) -> Path:
+    """Where a model keeps weights in other files, write it whole to `target`; returns its path.
+
+    Raises:
+        BadModel: as `reading.load`.
+        OutOfBudget: `target` cannot be written.
+    """
+    if not reading.has_external_data(model_path):
+        return model_path
+    model = reading.load(model_path)
+    beside = target.with_suffix(".tmp")
+    try:
+        onnx.save(model, beside)
+        beside.replace(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OutOfBudget(f"cannot write {target}: {error.strerror}") from error
+    return target
+
+
+def _whole(model_path: Path, scratch: Path) -> onnx.ModelProto:
+    """Folded by onnxruntime and by our own rules; halves become floats first."""
+    source, target = model_path, scratch / "folded.onnx"
+    model = reading.load(model_path)
+    if halves.present(model):
+        if not halves.widen(model):
+            raise BadModel("cannot widen halves inside of bodies")
+        source = scratch / "wide.onnx"
+        onnx.save(model, source)
+    del model
+    folding.by_runtime(source, target)
+    folded = _read(target)
+    constants.hoist(folded)
+    if opsets.version(folded) < opsets.PER_CHANNEL_OPSET:
+        folded = opsets.raised(folded, opsets.PREFERRED_OPSET) or folded
+    shapes.fold(folded)
+    folding.by_rules(folded)
     return folded
 
 
-def difference(wanted: Arrays, got: Arrays) -> float:
-    """The largest relative difference over all outputs: max |a - b| / max |a|."""
-    worst = 0.0
-    for name, a in wanted.items():
-        b = got[name]
-        if a.shape != b.shape:
-            return float("inf")
-        if a.size and a.dtype.kind in "biufc":
-            x, y = a.astype(np.float64), b.astype(np.float64)
-            scale = max(float(np.abs(x[np.isfinite(x)], dtype=float).max(initial=0.0)), 1e-12)
-            gap = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
-            worst = max(worst, float(gap.max()) / scale)
-        elif a.size and not np.array_equal(a, b):
-            return float("inf")
-    return worst
+def _folded(model_path: Path, scratch: Path) -> onnx.ModelProto:
+    """Folded by onnxruntime alone."""
+    target = scratch / "folded.onnx"
+    folding.by_runtime(model_path, target)
+    return _read(target)
 
 
-def _folded(model_path: Path) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "folded.onnx"
-        options = runtime.options(optimization="basic")
-        options.optimized_model_filepath = str(target)
-        runtime.session(model_path, options)
-        return onnx.load(target)
+def _tidied(model_path: Path, scratch: Path) -> onnx.ModelProto:
+    """Only tidied: constants are initializers."""
+    del scratch
+    return reading.load(model_path)
 
 
-def _tidy(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """Hoist constants, drop unused domains and initializers posing as inputs, keep metadata."""
-    graph = model.graph
-    for node in [node for node in graph.node if node.op_type == "Constant"]:
-        for attribute in node.attribute:
-            if attribute.name == "value":
-                tensor = graph.initializer.add()
-                tensor.CopyFrom(attribute.t)
-                tensor.name = node.output[0]
-                graph.node.remove(node)
-    weights = {tensor.name for tensor in graph.initializer}
-    for value in [value for value in graph.input if value.name in weights]:
-        graph.input.remove(value)
-    used = {node.domain for node in graph.node} | {""}
-    used |= {node.domain for one in graph.node for node in _inner_nodes(one)}
-    kept = {entry.domain: entry.version for entry in model.opset_import if entry.domain in used}
-    del model.opset_import[:]
-    model.opset_import.extend(helper.make_opsetid(*entry) for entry in kept.items())
-    del model.metadata_props[:]
-    model.metadata_props.extend(original.metadata_props)
-    model.ir_version = max(model.ir_version, 8)  # initializers need not be inputs since 4
+FORMS: tuple[Callable[[Path, Path], onnx.ModelProto], ...] = (_whole, _folded, _tidied)
+"""The most regular first."""
 
 
-def _inner_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    inner = [one for graph in graphs for one in graph.node]
-    return inner + [deeper for one in inner for deeper in _inner_nodes(one)]
+def _accepted(
+    model: onnx.ModelProto, oracle: equality.Oracle, path: Path
+) -> onnx.ModelProto | None:
+    """The model, at an opset of 13 or more where possible, if it answers as the original does."""
+    if opsets.version(model) < opsets.PER_CHANNEL_OPSET:
+        for target in (opsets.PREFERRED_OPSET, opsets.PER_CHANNEL_OPSET):
+            raised = opsets.raised(model, target)
+            if raised is not None and _answers(raised, oracle, path):
+                return raised
+    return model if _answers(model, oracle, path) else None
 
 
-def _raised(model: onnx.ModelProto, feeds: Arrays, wanted: Arrays) -> onnx.ModelProto:
-    """The model at the highest opset that still gives the same answers; else as it is."""
-    for version in (PREFERRED_OPSET, PER_CHANNEL_OPSET):
-        try:
-            raised = version_converter.convert_version(model, version)
-        except Exception:  # noqa: S112  # the converter lacks adapters, and says so in many ways
-            continue
-        _tidy(raised, model)
-        if _serves(raised, feeds, wanted):
-            return raised
-    return model
+def _answers(model: onnx.ModelProto, oracle: equality.Oracle, path: Path) -> bool:
+    onnx.save(model, path)  # a session from a file copies the weights once less than from bytes
+    return oracle.accepts(path)
 
 
-def _serves(model: onnx.ModelProto, feeds: Arrays, wanted: Arrays) -> bool:
-    """Whether the model loads, runs and answers as `wanted`."""
+def _read(path: Path) -> onnx.ModelProto:
     try:
-        got = runtime.run(runtime.session(model), feeds)
-    except BadModel:
-        return False
-    return list(got) == list(wanted) and difference(wanted, got) <= TOLERANCE
+        return onnx.load(path)
+    except Exception as error:  # what onnxruntime wrote onto a full disk
+        raise BadModel(f"cannot read {path.name}: {error}") from error
 
 
-def opset(model: onnx.ModelProto) -> int:
-    """The version of the standard operators that the model uses."""
-    return next(
-        (int(entry.version) for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 1
-    )
-
-
-def _bad(path: Path, what: str) -> BadModel:
-    return BadModel(f"cannot use model {path.name}: {what}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder of our own inside `folder`; what a killed run left there is removed."""
+    try:
+        if folder is not None:
+            for stale in folder.glob(f"{_PREFIX}*"):
+                shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as made:
+            yield Path(made)
+    except OSError as error:
+        where = folder or tempfile.gettempdir()
+        raise OutOfBudget(f"cannot work in {where}: {error.strerror or error}") from error
