@@ -5,13 +5,19 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from compression import runtime, samples
-from compression.errors import BadInputs, BadModel, CannotRun, from_wire, to_wire
-from compression.job import TrialJob
+import numpy as np
+
+from compression import columns, endings, resident, runtime, samples
+from compression.errors import BadInputs, CannotRun, from_wire, to_wire
+from compression.job import InputSpec, TrialJob
+
+GRACE_S = 20.0
+"""Beyond the trial's seconds: the load of a large model from a slow card."""
 
 _PR_SET_PDEATHSIG = 1
 _RUNS = 2
@@ -27,34 +33,42 @@ class Peak:
 
 
 def peak(model: Path, job: TrialJob) -> Peak:
-    """Load `model` and run the largest sample in a forked child; call before any thread starts.
+    """Load `model` and run the largest shape in a forked child; call before any thread starts.
 
     Ends this process when its stdin ends, because then nobody waits for the answer.
 
     Raises:
         BadModel: it does not load or run.
         BadInputs: the inputs do not fit it.
-        CannotRun: it killed the child, or took longer than five times the trial's seconds.
+        CannotRun: it killed the child, needs more memory than there is, or took longer than
+            the trial's seconds and `GRACE_S`.
     """
+    pages = resident.mapped_file_pages()
+    sys.stderr.flush()
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
-        _child(model, job, write_end)
+        _child(model, job, write_end, pages)
     os.close(write_end)
-    text = _answer(read_end, pid, model, deadline=time.monotonic() + 5 * job.seconds + 10)
+    limit_s = job.seconds + GRACE_S
+    text = _answer(read_end, pid, deadline=time.monotonic() + limit_s)
     os.close(read_end)
+    if text is None:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
+    if text is None:
+        raise CannotRun(f"cannot run {model.name} here: no end of its first runs in {limit_s:g} s")
     if not text:
-        name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "an exit"
-        raise CannotRun(f"cannot run {model.name}: it ended its process by {name}")
+        raise CannotRun(f"cannot run {model.name} here: {endings.death(status)}")
     answer = json.loads(text)
     if "kind" in answer:
         raise from_wire(answer["kind"], answer["message"])
     return Peak(**answer)
 
 
-def _answer(fd: int, pid: int, model: Path, *, deadline: float) -> bytes:
+def _answer(fd: int, pid: int, *, deadline: float) -> bytes | None:
+    """Read what the child writes until it ends; None where the deadline came first."""
     parts: list[bytes] = []
     while True:
         left = deadline - time.monotonic()
@@ -68,49 +82,56 @@ def _answer(fd: int, pid: int, model: Path, *, deadline: float) -> bytes:
             os.kill(pid, signal.SIGKILL)
             os._exit(1)
         elif left <= 0:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise CannotRun(f"cannot run {model.name}: no end before its deadline")
+            return None
 
 
-def _child(model: Path, job: TrialJob, fd: int) -> None:
+def _child(model: Path, job: TrialJob, fd: int, pages: list[int] | None) -> None:
     """Measure and write the answer; never returns, so that the parent's cleanup runs once."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        answer: dict[str, object] = _measure(model, job)
-    except (BadModel, BadInputs) as error:
-        answer = dict(to_wire(error))
-    except MemoryError:
-        answer = dict(to_wire(CannotRun(f"cannot run {model.name}: out of memory")))
+        answer: dict[str, object] = _measure(model, job, pages)
     except Exception as error:  # whatever it is, the parent must hear of it
-        answer = dict(to_wire(error))
+        answer = dict(to_wire(endings.of_memory(error, model.name) or error))
     os.write(fd, json.dumps(answer).encode())
     os._exit(0)
 
 
-def _measure(model: Path, job: TrialJob) -> dict[str, object]:
-    reset = _reset_peak()
-    before = _status_kib("VmRSS")
+def _measure(model: Path, job: TrialJob, pages: list[int] | None) -> dict[str, object]:
+    resident.touch(pages or [])
+    reset = resident.reset_peak()
+    before_kib = resident.kib("VmRSS")
     session = runtime.session(model, runtime.options(job.runtime))
     with samples.open_samples(Path(job.inputs_path), runtime.inputs(session)) as inputs:
-        feeds = inputs.sample(inputs.largest())
+        feeds = _largest(inputs.sample(inputs.largest()), job.inputs, runtime.inputs(session))
     for _ in range(_RUNS):
         runtime.run(session, feeds)
-    mib = max(0.0, (_status_kib("VmHWM") - before) / 1024)
+    mib = max(0.0, (resident.kib("VmHWM") - before_kib) / 1024)
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
     how = "VmHWM reset by clear_refs" if reset else "VmHWM of a fresh fork"
-    return {"mib": mib, "method": f"{how}, above the imported runtime, largest sample"}
+    runtime_too = "" if pages else "; pages of the runtime itself may be counted too"
+    return {
+        "mib": mib,
+        "method": f"{how}, above the imported runtime, load and run of {shapes[:200]}{runtime_too}",
+    }
 
 
-def _reset_peak() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to VmRSS
-    except OSError:
-        return False
-    return True
+def _largest(
+    feeds: samples.Arrays, wanted: tuple[InputSpec, ...], own: tuple[InputSpec, ...]
+) -> samples.Arrays:
+    """The largest sample, repeated to the largest shape where that is given and larger.
 
-
-def _status_kib(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1])
-    return 0
+    Its own values, because random ones need not be valid (an index, a mask).
+    """
+    shapes = {spec.name: spec.shape for spec in own}
+    largest = dict(feeds)
+    for spec in wanted:
+        shape = spec.largest_shape
+        if shape is None or spec.name not in feeds or np.prod(shape) <= feeds[spec.name].size:
+            continue
+        if min(shape) < 1 or not columns.fits(shape, shapes[spec.name]):
+            raise BadInputs(
+                f"cannot run input {spec.name!r} at its largest shape {list(shape)}: the model "
+                f"wants {list(shapes[spec.name])} (-1: any)"
+            )
+        largest[spec.name] = np.resize(feeds[spec.name], shape)
+    return largest

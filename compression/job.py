@@ -13,7 +13,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 OutputKind = Literal[
     "logits", "steps", "embedding", "detections", "mask", "score", "state", "tensor"
 ]
-Split = Literal["calibration", "held-out", "evaluation"]
+Split = Literal["calibration", "choosing", "held-out", "evaluation"]
+"""Which inputs judged. `calibration`: those that calibrated, for want of others; `choosing`: those
+that candidates were chosen by; `held-out`: neither; `evaluation`: a file of their own."""
 
 
 class Budget(Words):
@@ -130,6 +132,9 @@ class TrialJob(Words):
     `inputs_path` is an .npz as in docs/formats.md; `sample_indices` picks the samples that
     judge agreement and latency (None: all). `probe_path`: where to write a few inputs and
     the candidate's own outputs, which a server checks after loading it.
+    `inputs`: those with a `largest_shape` above the largest sample decide the memory.
+    `rounds` are timed as a rule: fewer (not below 20) where the ratio's interval is tight
+    sooner, up to four times as many within `seconds` where it is not.
     """
 
     candidate_path: str
@@ -137,6 +142,7 @@ class TrialJob(Words):
     inputs_path: str
     sample_indices: tuple[int, ...] | None = None
     split: Split = "held-out"
+    inputs: tuple[InputSpec, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     runtime: Runtime = Runtime()
     rounds: Annotated[int, Field(ge=3, le=10_000)] = 40
@@ -167,6 +173,9 @@ class Measurement(Words):
     original_latency_p95_ms: float
     latency_ratio: float
     """The ratio to judge by: of wall times where `noise` <= 5 %, else of process CPU times."""
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    """The 95 % interval of `latency_ratio`, by bootstrap over rounds."""
     ratio_basis: Literal["wall", "cpu"]
     wall_ratio: float
     cpu_ratio: float
@@ -200,6 +209,8 @@ class Rung(Words):
     misses: tuple[str, ...] = ()
     verified: bool = True
     probe: str | None = None
+    chosen_by: Agreement | None = None
+    """What it was chosen and ordered by; `measurement` is on inputs that chose nothing."""
 
 
 class Rejected(Words):
@@ -208,6 +219,8 @@ class Rejected(Words):
     recipe: Recipe
     reason: str
     measurement: Measurement | None = None
+    tried: bool = True
+    """False where nothing speaks against it but that others promised more."""
 
 
 class ModelRef(Words):
@@ -215,6 +228,22 @@ class ModelRef(Words):
 
     name: str
     sha256: Sha256
+
+
+class Division(Words):
+    """How many samples calibrated, chose among candidates and reported."""
+
+    calibrating: Annotated[int, Field(ge=1)]
+    choosing: Annotated[int, Field(ge=1)]
+    reporting: Annotated[int, Field(ge=1)]
+    split: Split
+    """Which inputs reported."""
+    sources: Annotated[int, Field(ge=1)]
+    """Groups that were kept together; as many as samples where no source is known."""
+    copies: Annotated[int, Field(ge=0)] = 0
+    """Samples left out because another one is equal to the last bit."""
+    apart: bool = True
+    """False where there were too few sources for three parts."""
 
 
 class Ladder(Words):
@@ -226,6 +255,7 @@ class Ladder(Words):
     budget: Budget
     rungs: tuple[Rung, ...]
     rejected: tuple[Rejected, ...] = ()
+    division: Division | None = None
 
 
 # --- The worker's stream: JSON lines, the job first, then these ---------------------------
@@ -248,11 +278,13 @@ class TrialRequest(Words):
 
 
 class Tried(Words):
-    """Worker to parent: one candidate was judged; exactly one of the two is given."""
+    """Worker to parent: one candidate was judged, or several were left; one field is given."""
 
     type: Literal["tried"] = "tried"
     rung: Rung | None = None
     rejected: Rejected | None = None
+    untried: tuple[Rejected, ...] = ()
+    """Those that others made needless, together and last."""
 
 
 class Done(Words):

@@ -1,21 +1,20 @@
-"""How long two loaded models take, side by side: interleaved rounds, so that drift hits both."""
+"""What rounds of original, candidate and original again say about time (pure)."""
 
 import statistics
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from compression import samples
-
-LEAST_SEGMENT_S = 0.001
-"""A faster model runs several times per segment: a clock read would be part of the figure."""
 QUIET = 0.05
 """Noise up to here lets wall times decide; above it CPU times do."""
-_PAUSE_S = 0.001
-_WARM_RUNS = 3
-_LEAST_ROUNDS = 3
+TIGHT = 0.02
+"""The width of the ratio's 95 % interval, as a fraction, at which more rounds add nothing."""
+_RESAMPLES = 400
+
+Basis = Literal["wall", "cpu"]
+FIELDS: dict[Basis, str] = {"wall": "wall_ms", "cpu": "cpu_ms"}
 
 
 @dataclass(frozen=True)
@@ -27,92 +26,131 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Rounds of (original, candidate, original again), all of one input each."""
+class Round:
+    """Original, candidate, original again on one sample; `steady`: the clock did not change."""
 
-    rounds: tuple[tuple[Segment, Segment, Segment], ...]
-    repeats: int
+    before: Segment
+    candidate: Segment
+    after: Segment
+    repeats: int = 1
+    steady: bool = True
+
+    def noise(self) -> float:
+        """How far the original is from itself, as a fraction of wall time."""
+        return abs(self.after.wall_ms / self.before.wall_ms - 1.0)
+
+    def times(self, basis: Basis) -> tuple[float, float]:
+        """Candidate and original in ms: the original's two runs stand around the candidate's."""
+        field = FIELDS[basis]
+        original = (getattr(self.before, field) + getattr(self.after, field)) / 2
+        return getattr(self.candidate, field), original
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The rounds that count, and how many more were run: at least one, else there is no time.
+
+    A round in which the clock changed does not count, unless it always changed.
+    """
+
+    rounds: tuple[Round, ...]
+    thrown_away: int = 0
+
+    @classmethod
+    def of(cls, done: Sequence[Round], *, least: int) -> "Timed":
+        """Keep the steady rounds of `done`; all of them where fewer than `least` were steady."""
+        steady = tuple(one for one in done if one.steady)
+        if len(steady) < min(least, len(done)):
+            return cls(tuple(done))
+        return cls(steady, len(done) - len(steady))
 
     def noise(self) -> float:
         """The median of how far the original is from itself within a round, as a fraction."""
-        return float(statistics.median(abs(b.wall_ms / a.wall_ms - 1.0) for a, _, b in self.rounds))
+        return float(statistics.median(one.noise() for one in self.rounds))
 
-    def ratio(self, field: str) -> float:
-        """The median over rounds of candidate / original (mean of its two runs)."""
-        ratios = []
-        for a, candidate, b in self.rounds:
-            original = (getattr(a, field) + getattr(b, field)) / 2
-            ratios.append(getattr(candidate, field) / max(original, 1e-9))
-        return float(statistics.median(ratios))
+    def basis(self) -> Basis:
+        """Which times to judge by: CPU times where the noise is over `QUIET` and they are known."""
+        return "cpu" if self.noise() > QUIET and self._cpu_is_known() else "wall"
+
+    def ratio(self, basis: Basis) -> float:
+        """The median over rounds of candidate / original."""
+        return float(np.median(self._ratios(basis)))
+
+    def interval(self, basis: Basis) -> tuple[float, float]:
+        """The ratio's 95 % interval: percentile bootstrap over rounds (Efron & Tibshirani 1993)."""
+        ratios = self._ratios(basis)
+        # The same rounds give the same interval: nothing here is a secret.
+        chosen = np.random.default_rng(0).integers(0, len(ratios), (_RESAMPLES, len(ratios)))
+        low, high = np.quantile(np.median(ratios[chosen], axis=1), (0.025, 0.975))
+        middle = float(np.median(ratios))
+        return min(float(low), middle), max(float(high), middle)
+
+    def tight(self) -> bool:
+        """Whether more rounds would say nothing new about the ratio."""
+        basis = self.basis()
+        low, high = self.interval(basis)
+        return high - low <= TIGHT * self.ratio(basis)
 
     def figures(self) -> dict[str, Any]:
         """The fields of a Measurement that are about time."""
-        wall = [c.wall_ms for _, c, _ in self.rounds]
-        original = [one.wall_ms for a, _, b in self.rounds for one in (a, b)]
-        cpu = [one.cpu_ms for a, _, b in self.rounds for one in (a, b)]
-        noise = self.noise()
-        ratios = {"wall": self.ratio("wall_ms"), "cpu": self.ratio("cpu_ms")}
-        basis = "wall" if noise <= QUIET else "cpu"
+        wall = [one.candidate.wall_ms for one in self.rounds]
+        originals = [each for one in self.rounds for each in (one.before, one.after)]
+        original = [one.wall_ms for one in originals]
+        basis = self.basis()
+        low, high = self.interval(basis)
         return {
             "latency_p50_ms": float(np.quantile(wall, 0.5)),
             "latency_p95_ms": float(np.quantile(wall, 0.95)),
             "original_latency_p50_ms": float(np.quantile(original, 0.5)),
             "original_latency_p95_ms": float(np.quantile(original, 0.95)),
-            "latency_ratio": ratios[basis],
+            "latency_ratio": self.ratio(basis),
+            "ratio_low": low,
+            "ratio_high": high,
             "ratio_basis": basis,
-            "wall_ratio": ratios["wall"],
-            "cpu_ratio": ratios["cpu"],
-            "noise": noise,
-            "cpu_ms_per_inference": statistics.median(c.cpu_ms for _, c, _ in self.rounds),
-            "original_cpu_ms_per_inference": statistics.median(cpu),
+            "wall_ratio": self.ratio("wall"),
+            "cpu_ratio": self.ratio("cpu"),
+            "noise": self.noise(),
+            "cpu_ms_per_inference": statistics.median(one.candidate.cpu_ms for one in self.rounds),
+            "original_cpu_ms_per_inference": statistics.median(one.cpu_ms for one in originals),
             "rounds": len(self.rounds),
         }
 
     def method(self) -> dict[str, str]:
         """How the figures were taken."""
+        most = max(one.repeats for one in self.rounds)
+        noise = self.noise()
+        unsteady = sum(not one.steady for one in self.rounds)
+        count = f"{len(self.rounds)} rounds of original, candidate, original on one sample"
+        thrown = f"; {self.thrown_away} more thrown away: the clock changed in them"
+        kept = f"; the clock changed in {unsteady} of them, which count: it is never steady"
         return {
-            "latency": f"{len(self.rounds)} interleaved rounds of {self.repeats} inferences each",
-            "ratio": "median over rounds of candidate over the mean of the original's two runs",
-            "noise": "median of the original's distance from itself within a round",
+            "latency": f"{count}, each the mean of up to {most} inferences"
+            + (thrown if self.thrown_away else "")
+            + (kept if unsteady else ""),
+            "ratio": "median over rounds of candidate over the mean of the original's two runs, "
+            f"{self._why(noise)}; 95 % interval by bootstrap over rounds",
+            "noise": "median of the original's distance from itself within a round, wall time",
         }
 
+    def _why(self, noise: float) -> str:
+        if noise <= QUIET:
+            return f"by wall time: noise {noise:.1%} is within {QUIET:.0%}"
+        if self.basis() == "wall":
+            return f"by wall time in spite of {noise:.1%} of noise: CPU time is too coarse here"
+        return f"by process CPU time: noise {noise:.1%} is over {QUIET:.0%}"
 
-def interleave(
-    original: Any,
-    candidate: Any,
-    inputs: samples.Samples,
-    indices: tuple[int, ...],
-    *,
-    rounds: int,
-    deadline: float,
-) -> Timed:
-    """Time two sessions on the same inputs until `rounds` or the deadline (time.monotonic()).
-
-    At least three rounds are run, whatever the deadline.
-    """
-    feeds = inputs.sample(indices[0])
-    for _ in range(_WARM_RUNS):
-        for session in (original, candidate):
-            session.run(None, feeds)
-    once_s = max(_segment(original, feeds, 1).wall_ms / 1000, 1e-7)
-    repeats = max(1, min(1000, round(LEAST_SEGMENT_S / once_s)))
-    done: list[tuple[Segment, Segment, Segment]] = []
-    while len(done) < rounds and (len(done) < _LEAST_ROUNDS or time.monotonic() < deadline):
-        feeds = inputs.sample(indices[len(done) % len(indices)])
-        time.sleep(_PAUSE_S)  # short bursts: others on the device get their turn between them
-        done.append(
-            (
-                _segment(original, feeds, repeats),
-                _segment(candidate, feeds, repeats),
-                _segment(original, feeds, repeats),
-            )
+    def _cpu_is_known(self) -> bool:
+        """Whether the CPU clock is fine enough to have moved in every stretch."""
+        return all(
+            each.cpu_ms > 0
+            for one in self.rounds
+            for each in (one.before, one.candidate, one.after)
         )
-    return Timed(tuple(done), repeats)
 
-
-def _segment(session: Any, feeds: dict[str, Any], repeats: int) -> Segment:
-    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-    for _ in range(repeats):
-        session.run(None, feeds)
-    wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-    return Segment(max(wall, 1) / repeats / 1e6, cpu / repeats / 1e6)
+    def _ratios(self, basis: Basis) -> Any:
+        candidate, original = np.array([one.times(basis) for one in self.rounds]).T
+        if not np.all(original > 0):
+            # A clock of whole ticks: only the sums mean anything.
+            total = float(original.sum())
+            return np.full(len(self.rounds), candidate.sum() / total if total > 0 else 1.0)
+        return candidate / original

@@ -16,7 +16,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from compression import agreement, child, errors, footprint, kinds, runtime, samples, timing
+from compression import (
+    agreement,
+    answers,
+    child,
+    conditions,
+    endings,
+    errors,
+    footprint,
+    interleaving,
+    kinds,
+    runtime,
+    samples,
+)
 from compression.job import Failed, Measurement, OutputSpec, TrialJob
 from compression.words import explain
 
@@ -37,27 +49,27 @@ def main() -> int:
     watch: list[child.Parent] = []
     try:
         answer: Measurement | Failed = measure(job, watch)
-    except MemoryError as error:
-        died = errors.CannotRun(f"cannot run {job.candidate_path}: out of memory ({error})")
-        answer = Failed(**errors.to_wire(died))
     except Exception as error:  # the parent decides what each kind means
-        answer = Failed(**errors.to_wire(error))
+        died = endings.of_memory(error, Path(job.candidate_path).name)
+        answer = Failed(**errors.to_wire(died or error))
     for parent in watch:
         parent.finished()
     out.write(answer.to_json().decode() + "\n")
     return 1 if isinstance(answer, Failed) else 0
 
 
-def measure(job: TrialJob, watch: list[child.Parent]) -> Measurement:
+def measure(
+    job: TrialJob, watch: list[child.Parent], *, root: Path = conditions.ROOT
+) -> Measurement:
     """Measure as `job` says; after the forks a watcher of stdin starts and is put into `watch`.
 
     Raises:
-        BadModel: a model does not load or run.
+        BadModel: a model does not load or run, answers NaN, or differently each time.
         BadInputs: the inputs do not fit the original.
-        CannotRun: the candidate killed its process.
+        CannotRun: a model killed its process, or needs more memory or time than there is.
     """
+    began = time.monotonic()
     candidate_path, original_path = Path(job.candidate_path), Path(job.original_path)
-    deadline = time.monotonic() + job.seconds
     if missing := [path for path in (candidate_path, original_path) if not path.is_file()]:
         raise errors.BadModel(f"cannot use model {missing[0].name}: no such file")
     memory = footprint.peak(candidate_path, job)
@@ -67,25 +79,16 @@ def measure(job: TrialJob, watch: list[child.Parent]) -> Measurement:
     how = runtime.options(job.runtime)
     original = runtime.session(original_path, how)
     candidate = runtime.session(candidate_path, how)
-    outputs = job.outputs or _guessed(original)
     with samples.open_samples(Path(job.inputs_path), runtime.inputs(original)) as inputs:
-        indices = job.sample_indices or tuple(range(len(inputs)))
-        if beyond := [index for index in indices if not 0 <= index < len(inputs)]:
-            raise errors.BadInputs(f"cannot use sample {beyond[0]}: there are {len(inputs)}")
-        judge = agreement.Judge(outputs)
-        stop = deadline - job.seconds * (1 - AGREEMENT_SHARE)
-        for index in _until(stop, indices):
-            feeds = inputs.sample(index)
-            wanted = runtime.run(original, feeds)
-            judge.add(wanted, wanted if same else runtime.run(candidate, feeds))
-        timed = timing.interleave(
-            original, candidate, inputs, indices, rounds=job.rounds, deadline=deadline
-        )
+        bench = interleaving.Bench(original, candidate, inputs, _chosen(job, inputs), root)
+        judge = _judged(job, bench, same=same, stop=began + job.seconds * AGREEMENT_SHARE)
+        deadline = began + job.seconds
+        latest = deadline + job.seconds + footprint.GRACE_S
+        figures, method = bench.run(interleaving.Plan(job.rounds, deadline, latest))
         if job.probe_path:
-            _probe(Path(job.probe_path), candidate, inputs, indices[:PROBES])
-    figures = timed.figures()
+            _probe(Path(job.probe_path), candidate, inputs, bench.indices[:PROBES])
     if same:
-        figures["latency_ratio"] = 1.0  # what the clocks say of it is the noise
+        figures |= _equal(figures)
     return Measurement(
         **figures,
         peak_memory_mib=memory.mib,
@@ -96,8 +99,43 @@ def measure(job: TrialJob, watch: list[child.Parent]) -> Measurement:
         sqnr_db=judge.sqnr_db(),
         threads=job.runtime.threads,
         samples=judge.samples,
-        method={"memory": memory.method, **timed.method()},
+        method={"memory": memory.method, **method},
     )
+
+
+def _chosen(job: TrialJob, inputs: samples.Samples) -> tuple[int, ...]:
+    indices = job.sample_indices or tuple(range(len(inputs)))
+    if beyond := [index for index in indices if not 0 <= index < len(inputs)]:
+        raise errors.BadInputs(f"cannot use sample {beyond[0]}: there are {len(inputs)}")
+    return indices
+
+
+def _judged(
+    job: TrialJob, bench: interleaving.Bench, *, same: bool, stop: float
+) -> agreement.Judge:
+    """Compare the answers to as many samples as there is time for, with pauses."""
+    names = Path(job.original_path).name, Path(job.candidate_path).name
+    first = bench.indices[0]
+    answers.ask_twice(names[0], bench.original, bench.inputs.sample(first), sample=first)
+    if not same:
+        answers.ask_twice(names[1], bench.candidate, bench.inputs.sample(first), sample=first)
+    judge = agreement.Judge(job.outputs or _guessed(bench.original))
+    for index in _until(stop, bench.indices):
+        feeds = bench.inputs.sample(index)
+        wanted = answers.ask(names[0], bench.original, feeds, sample=index)
+        got = wanted if same else answers.ask(names[1], bench.candidate, feeds, sample=index)
+        judge.add(wanted, got)
+        bench.pace.rest()
+    return judge
+
+
+def _equal(figures: dict[str, Any]) -> dict[str, float]:
+    """The ratio of a model to itself is 1; what the clocks say of it is their error."""
+    return {
+        "latency_ratio": 1.0,
+        "ratio_low": min(1.0, figures["ratio_low"]),
+        "ratio_high": max(1.0, figures["ratio_high"]),
+    }
 
 
 def _until(stop: float, indices: tuple[int, ...]) -> Iterator[int]:

@@ -1,15 +1,11 @@
 """The trial as a real process: what it measures, and how it says that there is nothing to."""
 
 import contextlib
-import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from compression import runtime, samples
 from compression.job import Failed, Measurement, OutputSpec, Runtime, TrialJob
@@ -30,7 +26,7 @@ def job(tmp_path: Path) -> TrialJob:
         inputs_path=str(tmp_path / "inputs.npz"),
         outputs=LOGITS,
         rounds=5,
-        seconds=5,
+        seconds=1,
     )
 
 
@@ -53,7 +49,7 @@ def measured(job: TrialJob) -> Measurement:
 
 def test_measures_time_memory_size_and_agreement(job: TrialJob) -> None:
     found = measured(changed(job, sample_indices=(1, 3, 5, 7), split="evaluation"))
-    assert found.rounds == 5
+    assert 5 <= found.rounds <= 20
     assert found.samples == found.agreement.samples == 4
     assert found.agreement.split == "evaluation"
     assert found.agreement.value < 1.0  # another network
@@ -64,17 +60,24 @@ def test_measures_time_memory_size_and_agreement(job: TrialJob) -> None:
     assert found.ratio_basis == ("wall" if found.noise <= 0.05 else "cpu")
     ratios = {"wall": found.wall_ratio, "cpu": found.cpu_ratio}
     assert found.latency_ratio == ratios[found.ratio_basis]
-    assert {"memory", "latency", "ratio", "noise"} <= set(found.method)
+    assert found.ratio_low is not None
+    assert found.ratio_high is not None
+    assert found.ratio_low <= found.latency_ratio <= found.ratio_high
+    told = {"memory", "latency", "ratio", "noise", "pace", "clock", "load", "scheduling"}
+    assert told <= set(found.method)
 
 
 def test_the_original_against_itself_is_equal(job: TrialJob) -> None:
     found = measured(changed(job, candidate_path=job.original_path))
     assert (found.agreement.value, found.latency_ratio, found.sqnr_db["logits"]) == (1, 1, 200)
+    assert found.ratio_low is not None
+    assert found.ratio_high is not None
+    assert found.ratio_low <= 1.0 <= found.ratio_high
     assert found.peak_memory_mib == found.original_peak_memory_mib
 
 
 def test_a_larger_model_takes_more_memory(job: TrialJob, tmp_path: Path) -> None:
-    large = models.cnn(tmp_path / "large.onnx", width=256)
+    large = models.cnn(tmp_path / "large.onnx", width=128)
     found = measured(changed(job, candidate_path=str(large), rounds=3))
     weights_mib = large.stat().st_size / 2**20
     assert found.peak_memory_mib > found.original_peak_memory_mib + weights_mib / 2
@@ -110,16 +113,24 @@ def test_time_bounds_the_rounds_but_three_are_run(job: TrialJob) -> None:
     assert found.samples >= 1
 
 
-@pytest.mark.parametrize("content", [b"", b"no model", None])
-def test_a_candidate_that_does_not_load_is_a_bad_model(
-    job: TrialJob, content: bytes | None
-) -> None:
-    path = Path(job.candidate_path)
-    if content is None:
-        path.unlink()
-    else:
-        path.write_bytes(content)
-    assert failed(job).kind == "bad-model"
+@pytest.mark.parametrize(
+    ("which", "part"),
+    [("candidate_path", 0.0), ("candidate_path", 0.98), ("original_path", 0.5)],
+)
+def test_a_truncated_model_is_a_bad_model(job: TrialJob, which: str, part: float) -> None:
+    path = Path(getattr(job, which))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    found = failed(job)
+    assert found.kind == "bad-model"
+    assert found.message.startswith(f"cannot load {path.name}: ")
+
+
+def test_a_candidate_that_is_not_there_is_a_bad_model(job: TrialJob) -> None:
+    Path(job.candidate_path).unlink()
+    found = failed(job)
+    assert found.kind == "bad-model"
+    assert found.message == "cannot use model candidate.onnx: no such file"
 
 
 def test_a_candidate_of_other_inputs_is_refused(job: TrialJob, tmp_path: Path) -> None:
@@ -140,34 +151,10 @@ def test_an_index_beyond_the_samples_is_refused(job: TrialJob) -> None:
     )
 
 
-def test_a_model_that_needs_absurd_memory_cannot_run(tmp_path: Path) -> None:
-    shape = np.array([2**20, 2**20, 2**10], np.int64)
-    nodes = [
-        helper.make_node("Expand", ["x", "shape"], ["e"]),
-        helper.make_node("ReduceSum", ["e"], ["logits"], keepdims=0),
-    ]
-    path = models.save(
-        tmp_path / "m.onnx", nodes, {"shape": shape}, {"x": (1, 1, 1)}, {"logits": ()},
-        dtypes={"x": TensorProto.FLOAT},
-    )  # fmt: skip
-    np.savez(tmp_path / "i.npz", x=np.ones((3, 1, 1), np.float32))
-    job = TrialJob(
-        candidate_path=str(path), original_path=str(path),
-        inputs_path=str(tmp_path / "i.npz"), outputs=LOGITS,
-    )  # fmt: skip
-    assert failed(job).kind in {"bad-model", "cannot-run"}
-
-
 def test_a_trial_that_is_not_json_says_so() -> None:
     with parent.start("compression.trial") as trial:
         out, _ = trial.communicate(b"nonsense\n", timeout=30)
     assert Failed.model_validate_json(out).message.startswith("cannot read the trial")
-
-
-def children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def test_ends_when_its_parent_is_gone(job: TrialJob) -> None:
@@ -176,34 +163,6 @@ def test_ends_when_its_parent_is_gone(job: TrialJob) -> None:
         trial.stdin.write(changed(job, seconds=600, rounds=10_000).to_json() + b"\n")
         trial.stdin.close()
         assert trial.wait(30) == 1
-
-
-def test_a_forked_child_that_is_killed_is_a_measurement_too(tmp_path: Path) -> None:
-    # A large input keeps the child busy until it is killed, as SIGILL or the OOM killer would.
-    nodes = [helper.make_node("MatMul", ["x", "x"], ["a"])]
-    nodes += [helper.make_node("MatMul", ["a" * n, "x"], ["a" * (n + 1)]) for n in range(1, 60)]
-    nodes.append(helper.make_node("Identity", ["a" * 60], ["logits"]))
-    path = models.save(
-        tmp_path / "m.onnx", nodes, {}, {"x": ("N", 900, 900)}, {"logits": ("N", 900, 900)}
-    )
-    np.savez(tmp_path / "i.npz", x=np.zeros((3, 900, 900), np.float32))
-    job = TrialJob(
-        candidate_path=str(path), original_path=str(path),
-        inputs_path=str(tmp_path / "i.npz"), outputs=LOGITS,
-    )  # fmt: skip
-    with parent.start("compression.trial") as trial:
-        assert trial.stdin is not None
-        assert trial.stdout is not None
-        trial.stdin.write(job.to_json() + b"\n")
-        trial.stdin.flush()
-        deadline = time.monotonic() + 30
-        while not (forked := children(trial.pid)) and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.kill(forked[0], signal.SIGILL)
-        found = Failed.model_validate_json(trial.stdout.readline())
-        trial.stdin.close()
-    assert found.kind == "cannot-run"
-    assert "SIGILL" in found.message
 
 
 def test_stdout_carries_nothing_but_the_answer(job: TrialJob) -> None:
