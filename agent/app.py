@@ -126,7 +126,9 @@ class App:
             ledger=Ledger(self._state_dir / "commands.json"),
             clock=time.time,
         )
-        self._inbox = Inbox(dispatcher, spool=self._spool, announcer=self._announcer)
+        self._inbox = Inbox(
+            dispatcher, topics=self._topics, spool=self._spool, announcer=self._announcer
+        )
 
     def _parts(self) -> Parts:
         settings = self._settings

@@ -19,11 +19,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config import Broker
-from agent.errors import BadConfig, Unavailable
+from agent.errors import BadConfig, BadInput, Unavailable
 from agent.link.messages import Code, Hears, Message, Will
 
 _IN_FLIGHT = 10
 """HiveMQ's default Receive Maximum, the lowest among the brokers we know."""
+MOST_PACKET_BYTES = 256 * 1024
+"""Twice what our messages have. MQTT allows 256 MiB, which a small device would have to hold."""
 _SESSION_TAKEN_OVER = 0x8E
 
 
@@ -100,6 +102,7 @@ class Connection:
 
         Raises:
             Unavailable: paho has no room for it.
+            BadInput: nothing can be published under that topic.
         """
         properties = _properties(
             PacketTypes.PUBLISH,
@@ -107,7 +110,10 @@ class Connection:
             CorrelationData=correlation,
             MessageExpiryInterval=None if expiry_s is None else max(1, round(expiry_s)),
         )
-        sent = self._client.publish(topic, payload, qos, retain, properties)
+        try:
+            sent = self._client.publish(topic, payload, qos, retain, properties)
+        except ValueError as error:
+            raise BadInput(f"cannot publish to {topic[:80]!r}: {error}") from error
         # Not connected any more: paho keeps it and sends it on the next connection.
         if sent.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN):
             raise Unavailable(f"cannot publish to {topic}: {paho.error_string(sent.rc)}")
@@ -209,6 +215,10 @@ def _client(broker: Broker, *, client_id: str, will: Will | None, clean: bool) -
     client.username_pw_set(broker.username, broker.password)
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=True)
+    if broker.ca_file is None and (broker.certificate_file or broker.key_file):
+        raise BadConfig(
+            "cannot use certificate_file or key_file without ca_file: no TLS without it"
+        )
     if broker.ca_file is not None:
         files = (broker.ca_file, broker.certificate_file, broker.key_file)
         authority, certificate, key = (None if path is None else str(path) for path in files)
@@ -222,7 +232,11 @@ def _client(broker: Broker, *, client_id: str, will: Will | None, clean: bool) -
         broker.port,
         broker.keepalive_s,
         clean_start=clean,
-        properties=_properties(PacketTypes.CONNECT, SessionExpiryInterval=expiry_s),
+        properties=_properties(
+            PacketTypes.CONNECT,
+            SessionExpiryInterval=expiry_s,
+            MaximumPacketSize=MOST_PACKET_BYTES,
+        ),
     )
     return client
 

@@ -38,6 +38,12 @@ class Code(NamedTuple):
         """Whether the broker said no."""
         return self.value >= 0x80
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the same message would get the same answer again: not authorized, a topic
+        name or a payload that is invalid (MQTT 5, 3.4.2.1)."""
+        return self.value in {0x87, 0x90, 0x99}
+
     def __str__(self) -> str:
         return f"'{self.text}' (0x{self.value:02X})"
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.config import Broker
-from agent.errors import BadInput, Unavailable
+from agent.errors import BadInput, Refused, Unavailable
 from agent.link import backoff, connection, pending
 from agent.link.connection import Connection
 from agent.link.messages import Code, Handler, Hears, Message, Will
@@ -20,6 +20,7 @@ FILTERS_PER_SUBSCRIBE = 8
 """AWS IoT Core takes no more in one packet."""
 _ACK_S = 10.0
 _STOP_S = 2.0
+_STAND_AGAIN_S = 60.0
 _MOST_LOSSES = 3
 _HEADER_BYTES = 512
 """Room for topic and properties beside a payload."""
@@ -77,8 +78,8 @@ class Link:
                 up=self._up,
                 down=self._down,
                 message=self._deliver,
-                published=lambda mid, codes: self._settle(self._publishes, mid, codes),
-                subscribed=lambda mid, codes: self._settle(self._acks, mid, codes),
+                published=self._published,
+                subscribed=self._subscribed,
             ),
         )
 
@@ -149,7 +150,8 @@ class Link:
 
         Raises:
             Unavailable: not connected, or the broker answered with a failure, which is named.
-            BadInput: it is larger than the broker's Maximum Packet Size.
+            Refused: the broker will never take it, for example by its access rules.
+            BadInput: it is larger than the broker's Maximum Packet Size, or no topic.
         """
         self._check_online(f"publish to {topic}")
         if self._most_bytes is not None and len(payload) + _HEADER_BYTES > self._most_bytes:
@@ -245,11 +247,7 @@ class Link:
     async def _greet(self) -> None:
         """After each CONNACK: the standing filters, then everybody who waits for `online`."""
         gone = self._gone
-        if self._standing:
-            try:
-                await self._subscribe(tuple(self._standing))
-            except Unavailable as error:
-                backoff.log.error("%s", error)
+        standing = await self._stand()
         if gone is None or gone is not self._gone or gone.done():
             return
         self.connects += 1
@@ -257,6 +255,21 @@ class Link:
         backoff.log.info("connected to broker %s", self.where)
         if self._on_connected is not None:
             self._on_connected()
+        while not standing:  # nobody would hear commands until the next connection
+            await asyncio.wait({gone}, timeout=_STAND_AGAIN_S)
+            if gone.done():
+                return
+            standing = await self._stand()
+
+    async def _stand(self) -> bool:
+        """Subscribe the standing filters; whether the broker has taken them all."""
+        if self._standing:
+            try:
+                await self._subscribe(tuple(self._standing))
+            except Unavailable as error:
+                backoff.log.error("%s; trying again in %g s", error, _STAND_AGAIN_S)
+                return False
+        return True
 
     async def _subscribe(self, filters: Sequence[str]) -> None:
         answers = []
@@ -301,9 +314,17 @@ class Link:
         if handler is not None:
             handler(message)
 
-    def _settle(self, table: pending.Pending, mid: int, codes: Sequence[Code]) -> None:
+    def _published(self, mid: int, codes: Sequence[Code]) -> None:
+        final = any(code.is_final for code in codes)
+        kind = Refused if final else Unavailable
+        self._publishes.settle(mid, failure=self._failure(codes), kind=kind)
+
+    def _subscribed(self, mid: int, codes: Sequence[Code]) -> None:
+        self._acks.settle(mid, failure=self._failure(codes))
+
+    def _failure(self, codes: Sequence[Code]) -> str | None:
         bad = ", ".join(str(code) for code in codes if code.is_failure)
-        table.settle(mid, failure=f"broker {self.where} answered {bad}" if bad else None)
+        return f"broker {self.where} answered {bad}" if bad else None
 
     def _up(self, resumed: bool, most_bytes: int | None) -> None:
         self._resumed = resumed

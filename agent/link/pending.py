@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.errors import Unavailable
+from agent.errors import TrimtabError, Unavailable
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Pending:
     def expect(self, mid: int, *, what: str) -> "asyncio.Future[None]":
         """Return the future of packet `mid`; it must be made before the loop turns again.
 
-        It fails with Unavailable "cannot `what`: ...".
+        It fails with "cannot `what`: ...", Unavailable unless it was settled as another kind.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = self._waiting[mid] = _Waiting(what, future)
@@ -35,7 +35,9 @@ class Pending:
         future.add_done_callback(forget)
         return future
 
-    def settle(self, mid: int, *, failure: str | None) -> None:
+    def settle(
+        self, mid: int, *, failure: str | None, kind: type[TrimtabError] = Unavailable
+    ) -> None:
         """Resolve packet `mid`, or fail it; one that nobody waits for any more is ignored."""
         waiting = self._waiting.get(mid)
         if waiting is None or waiting.future.done():
@@ -43,7 +45,7 @@ class Pending:
         if failure is None:
             waiting.future.set_result(None)
         else:
-            _fail(waiting, failure)
+            _fail(waiting, failure, kind)
 
     def lost_once(self) -> int:
         """Count one lost connection for all that wait; return the most that any has seen."""
@@ -68,6 +70,6 @@ async def all_of(futures: "Sequence[asyncio.Future[None]]", *, within_s: float) 
     return not late
 
 
-def _fail(waiting: _Waiting, why: str) -> None:
+def _fail(waiting: _Waiting, why: str, kind: type[TrimtabError] = Unavailable) -> None:
     if not waiting.future.done():
-        waiting.future.set_exception(Unavailable(f"cannot {waiting.what}: {why}"))
+        waiting.future.set_exception(kind(f"cannot {waiting.what}: {why}"))

@@ -15,8 +15,8 @@ async def retained(link: Link, topic: str, *, timeout_s: float) -> bytes:
     """
     arrived: asyncio.Queue[Message] = asyncio.Queue()
     await link.connected(timeout_s)
-    await link.subscribe([topic], arrived.put_nowait)
     try:
+        await link.subscribe([topic], arrived.put_nowait)
         async with asyncio.timeout(timeout_s):
             while not (message := await arrived.get()).payload:
                 pass  # cleared just now; perhaps it is published again

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agent.errors import BadInput, Unavailable
+from agent.errors import BadInput, Refused, Unavailable
 
 Kind = Literal["telemetry", "event", "reply"]
 RANKS: dict[Kind, int] = {"telemetry": 0, "event": 1, "reply": 2}
 """What is dropped first when room runs out; the highest rank never is."""
+_NEVER = (BadInput, Refused)
+"""What a publish raises that will not go better the next time."""
 _TOGETHER = 8
 _PAUSE_S = 0.2
 # https://www.sqlite.org/rescode.html: these say that the disk is in the way, not the file.
@@ -127,7 +129,7 @@ class Spool:
 
         Eight travel together, so after a lost connection some may arrive twice or out of order.
         Returns how many were sent. A message that has expired, or that the broker will never
-        take (BadInput), is dropped and counted.
+        take (BadInput, Refused), is dropped and counted.
 
         Raises:
             Unavailable: a publish failed so; what was not acknowledged stays.
@@ -138,16 +140,16 @@ class Spool:
             results = await asyncio.gather(*map(publish, live), return_exceptions=True)
             done = [m for m, result in zip(live, results, strict=True) if result is None]
             refused = [
-                m for m, result in zip(live, results, strict=True) if isinstance(result, BadInput)
+                m for m, result in zip(live, results, strict=True) if isinstance(result, _NEVER)
             ]
             expired = [m for m in batch if m not in live]
             self._remove(done, dropped=False)
             self._remove(refused + expired, dropped=True)
             sent += len(done)
             for result in results:
-                if isinstance(result, BaseException) and not isinstance(result, BadInput):
+                if isinstance(result, BaseException) and not isinstance(result, _NEVER):
                     raise result
-                if isinstance(result, BadInput):
+                if isinstance(result, _NEVER):
                     log.warning("dropped a message: %s", result)
         self._filled.clear()
         self._give_space_back()

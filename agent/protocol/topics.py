@@ -75,6 +75,13 @@ class Topics:
         """Where an operator's client waits for replies (MQTT 5 response topic)."""
         return f"{self.prefix}/operator/{check_name(client, what='client id')}/reply"
 
+    def is_reply(self, topic: str) -> bool:
+        """Whether a reply may go there. The topic is not signed: whoever repeats a command of
+        somebody else's must not make a device publish where only devices may."""
+        prefix, _, rest = topic.partition("/operator/")
+        name, _, leaf = rest.partition("/")
+        return prefix == self.prefix and bool(NAME.match(name)) and leaf == "reply"
+
     def every(self, leaf: str) -> str:
         """A filter over all devices: `event`, `status` or `telemetry`."""
         return f"{self.prefix}/device/+/{leaf}"

@@ -9,6 +9,7 @@ from agent.errors import Corrupt, TrimtabError
 from agent.link.messages import Message
 from agent.link.spool import Spool
 from agent.protocol.events import Reply
+from agent.protocol.topics import Topics
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,11 @@ _MOST_WAITING = 64
 class Inbox:
     """What the fleet asks of this device."""
 
-    def __init__(self, dispatcher: Dispatcher, *, spool: Spool, announcer: Announcer) -> None:
-        """Obey through `dispatcher`; answer through `spool`."""
+    def __init__(
+        self, dispatcher: Dispatcher, *, topics: Topics, spool: Spool, announcer: Announcer
+    ) -> None:
+        """Obey through `dispatcher`; answer through `spool`, where `topics` has replies go."""
+        self._topics = topics
         self._dispatcher, self._spool, self._announcer = dispatcher, spool, announcer
         self._waiting: asyncio.Queue[Message] = asyncio.Queue(_MOST_WAITING)
 
@@ -49,6 +53,11 @@ class Inbox:
 
     def _answer(self, message: Message, reply: Reply) -> None:
         if not message.response_topic:
+            return
+        if not self._topics.is_reply(message.response_topic):
+            self._announcer.trouble(
+                "refused", f"cannot answer to {message.response_topic[:80]!r}: no topic of replies"
+            )
             return
         try:
             self._spool.put(

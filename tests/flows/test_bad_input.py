@@ -1,12 +1,14 @@
 """What is wrong is named once, as an event or an answer; what ran before goes on running."""
 
 import json
+import time
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.protocol import chunking, trust
+from agent.protocol import chunking, commands, trust
 from agent.protocol.manifest import Manifest
 from compression.job import Budget
 from tests.flows.conftest import Site
@@ -143,4 +145,23 @@ async def test_an_unknown_command_is_told_by_name(serving: Site) -> None:
     await fleet.link.publish(fleet.topics.command("device/pole-7"), sealed)
     event = await fleet.event(lambda e: e.kind == "refused", what="event about it")
     assert "cannot obey command 'reboot': known are deploy" in event.message
+    assert still_serves(serving)
+
+
+@pytest.mark.parametrize("topic", ["trimtab/v1/#", "trimtab/v1/device/pole-7/status", "x" * 300])
+async def test_a_reply_goes_only_where_replies_go(serving: Site, topic: str) -> None:
+    body = commands.Ping()
+    now_s = time.time()
+    command = commands.Command(
+        id=uuid.uuid4().hex, audience="device/pole-7", issued_at_s=now_s,
+        expires_at_s=now_s + 60, body=body,
+    )  # fmt: skip
+    signer = trust.signer(serving.fleet.private_key)
+    envelope = trust.seal(command.to_json(), payload_type=trust.COMMAND, by=signer)
+    to = serving.fleet.topics.command("device/pole-7")
+    await serving.fleet.link.publish(to, envelope, response_topic=topic)
+    told = await serving.fleet.event(
+        lambda e: e.kind == "refused" and "no topic of replies" in e.message, what="refusal"
+    )
+    assert topic[:80] in told.message
     assert still_serves(serving)

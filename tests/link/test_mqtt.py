@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.config import Broker
-from agent.errors import BadConfig, BadInput, Unavailable
+from agent.errors import BadConfig, BadInput, Refused, Unavailable
+from agent.link import mqtt
+from agent.link.connection import MOST_PACKET_BYTES
 from agent.link.messages import Message, Will
 from agent.link.mqtt import Link
 from tests.simulators.broker import RunningBroker, free_port, mosquitto_broker, needs_mosquitto
@@ -220,8 +223,65 @@ async def test_a_denied_publish_names_the_brokers_reason() -> None:
     with mosquitto_broker(acl="topic read t/#\n") as broker:
         async with link_to(broker) as link:
             await link.connected(CONNECT_S)
-            with pytest.raises(Unavailable, match=r"'Not authorized' \(0x87\)"):
+            with pytest.raises(Refused, match=r"'Not authorized' \(0x87\)"):
                 await link.publish("t/x", b"x")
+
+
+@needs_mosquitto
+async def test_a_standing_filter_that_was_denied_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "_STAND_AGAIN_S", 0.05)
+    refused: list[int] = []
+
+    with mosquitto_broker() as broker:
+        link = link_to(broker)
+        subscribe = link._subscribe
+
+        async def moody(filters: Sequence[str]) -> None:
+            if len(refused) < 2:
+                refused.append(1)
+                raise Unavailable("cannot subscribe: denied")
+            await subscribe(filters)
+
+        monkeypatch.setattr(link, "_subscribe", moody)
+        got: list[Message] = []
+        async with link:
+            await link.keep(["t/command"], got.append)
+            await link.connected(CONNECT_S)
+            await until(lambda: len(refused) == 2)
+            await asyncio.sleep(0.2)
+            await link.publish("t/command", b"heard")
+            await until(lambda: got)
+            assert link.connects == 1
+
+
+async def test_a_topic_that_is_none_is_bad_input(broker: RunningBroker) -> None:
+    async with link_to(broker) as link:
+        await link.connected(CONNECT_S)
+        for topic in ("t/#", "t/+/x"):
+            with pytest.raises(BadInput, match="cannot publish to"):
+                await link.publish(topic, b"x")
+
+
+@needs_mosquitto
+async def test_a_message_that_would_fill_the_memory_is_not_sent_to_us() -> None:
+    got: list[Message] = []
+    with mosquitto_broker() as broker:
+        async with link_to(broker) as link:
+            await link.keep(["t/+"], got.append)
+            await link.connected(CONNECT_S)
+            await link.publish("t/huge", bytes(MOST_PACKET_BYTES))
+            await link.publish("t/small", b"x")
+            await until(lambda: got)
+    assert [message.topic for message in got] == ["t/small"]
+
+
+def test_a_certificate_without_an_authority_is_no_reason_to_speak_in_the_clear(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(BadConfig, match="no TLS without it"):
+        Link(Broker(certificate_file=tmp_path / "c.pem"), client_id="device")
 
 
 async def test_two_devices_with_one_id_raise_an_alarm_and_back_off(

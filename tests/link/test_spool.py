@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import BadInput, Unavailable
+from agent.errors import BadInput, Refused, Unavailable
 from agent.link.spool import Kind, Spool, Waiting
 
 KINDS: list[Kind] = ["telemetry", "event", "reply"]
@@ -264,3 +264,18 @@ def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot open the spool"):
         Spool(tmp_path / "file" / "spool.db", most_bytes=MIB)
+
+
+async def test_what_the_broker_will_never_take_does_not_hold_up_the_rest(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", most_bytes=MIB)
+    spool.put("reply", "t/forbidden", b"x")
+    spool.put("event", "t/event", b"y")
+    sent: list[str] = []
+
+    async def publish(message: Waiting) -> None:
+        if message.topic == "t/forbidden":
+            raise Refused("cannot publish to t/forbidden: not authorized")
+        sent.append(message.topic)
+
+    await spool.drain(publish)
+    assert (sent, len(spool), spool.dropped) == (["t/event"], 0, 1)
