@@ -43,6 +43,7 @@ _JSON_TYPES: dict[str, set[type]] = {
     "O": {str},
 }
 _MAX_DIMENSIONS = 32
+_MAX_ELEMENTS = 2**40
 
 
 def from_json(name: str, data: Any, *, dtype: Dtype, shape: Shape) -> Array:
@@ -179,6 +180,8 @@ def header(name: str, tensor: dict[str, Any]) -> tuple[Shape, Dtype]:
         not isinstance(shape, list)
         or len(shape) > _MAX_DIMENSIONS
         or not all(type(dim) is int and dim >= 0 for dim in shape)
+        # numpy refuses what no memory could hold, even where a dimension of 0 makes it empty.
+        or math.prod(max(dim, 1) for dim in shape) > _MAX_ELEMENTS
     ):
         raise BadInput(f"cannot read input '{name}': shape {shape!r:.60} is no list of dimensions")
     return tuple(shape), dtype

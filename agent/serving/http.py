@@ -18,6 +18,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _ALIGNMENT = 16
 _LINGER_S = 2.0
+_MOST_DIGITS = 12
 _JSON_LENGTH = HEADER_LENGTH.lower().encode()
 
 
@@ -74,11 +75,13 @@ class Application:
         if encoding.lower() != b"identity":
             raise BadInput(f"cannot read a body encoded as {encoding[:20].decode('latin-1')!r}")
         text_bytes = headers.get(_JSON_LENGTH, b"")
-        most = self._bounds.body_bytes if text_bytes.isdigit() else self._bounds.json_bytes
+        if text_bytes and not (text_bytes.isdigit() and len(text_bytes) <= _MOST_DIGITS):
+            raise BadInput(f"cannot read {HEADER_LENGTH} {text_bytes[:20]!r}: not a length")
+        most = self._bounds.body_bytes if text_bytes else self._bounds.json_bytes
         total = int(headers.get(b"content-length", b"0"))
         if total > most:
             raise TooLarge(f"cannot accept a body of {total} bytes: at most {most}")
-        if text_bytes.isdigit() and int(text_bytes) > self._bounds.json_bytes:
+        if int(text_bytes or b"0") > self._bounds.json_bytes:
             most = self._bounds.json_bytes
             raise TooLarge(f"cannot accept {int(text_bytes)} bytes of JSON: at most {most}")
         read, more = 0, True

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 import uvloop
 
+from agent.http_heads import BoundedHeads
 from agent.protocol import crash_page
 from agent.protocol.crash_page import CrashPage
 from agent.serving import api, private_api
@@ -39,7 +40,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http="httptools",
+                http=BoundedHeads,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

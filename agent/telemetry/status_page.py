@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from agent.errors import Unavailable
+from agent.http_heads import BoundedHeads
 from agent.telemetry import metrics, page
 from agent.telemetry.view import StatusView
 
@@ -52,7 +53,7 @@ def bind(host: str, port: int) -> socket.socket:
 async def serve(listener: socket.socket, view: Callable[[], StatusView]) -> None:
     """Answer on `listener` until cancelled; then close it."""
     config = uvicorn.Config(
-        application(view), loop="none", http="httptools", ws="none", lifespan="off",
+        application(view), loop="none", http=BoundedHeads, ws="none", lifespan="off",
         log_config=None, access_log=False, server_header=False, date_header=False,
         limit_concurrency=32, timeout_keep_alive=5, timeout_graceful_shutdown=1,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The v2 protocol over real sockets: Triton's own client, and requests written by hand."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -8,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+import uvicorn
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+from uvicorn.server import ServerState
 
+from agent import http_heads
 from agent.version import __version__
 from tests.simulators import models, serving
 from tests.simulators.serving import Running
@@ -233,6 +237,60 @@ def raw_exchange(server: Running, *pieces: bytes) -> bytes:
 
 def test_what_is_no_http_is_a_400(server: Running) -> None:
     assert raw_exchange(server, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "abc", "-1"])
+def test_a_length_that_is_none_is_a_400(server: Running, length: str) -> None:
+    headers = {"Inference-Header-Content-Length": length}
+    status, _, body = server.ask("POST", "/v2/models/mlp/infer", b"{}" * 70_000, headers)
+    assert (status, json.loads(body)["error"].partition(":")[2]) == (400, " not a length")
+
+
+@pytest.mark.parametrize("parameters", [{}, {"binary_data_size": 0}])
+def test_a_shape_that_no_memory_could_hold_is_a_400(
+    server: Running, parameters: dict[str, int]
+) -> None:
+    tensor: dict[str, Any] = {"shape": [0, 2**62, 2**62], "datatype": "FP32", "data": []}
+    if parameters:
+        tensor |= {"parameters": parameters}
+    status, answer = infer(server, "FP32", tensor)
+    assert status == 400
+    assert "is no list of dimensions" in answer["error"]
+
+
+@pytest.mark.parametrize("part", [b"y", b"GET / HTTP/1.1\r\nhost: x\r\nlong: y"])
+def test_a_head_without_end_is_hung_up_on(server: Running, part: bytes) -> None:
+    host, _, port = server.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(b"GET /" if part == b"y" else part)
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            line.sendall(b"y" * 50_000_000)
+
+
+def test_a_head_that_never_comes_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.new_event_loop()
+    monkeypatch.setattr(http_heads, "HEAD_S", 0.05)
+
+    async def knock(sent: bytes) -> bytes:
+        config = uvicorn.Config(lambda: None, log_config=None)
+        state = ServerState()
+        serving_ = await loop.create_server(
+            lambda: http_heads.BoundedHeads(config=config, server_state=state, app_state={}),
+            "127.0.0.1",
+        )
+        async with serving_, asyncio.timeout(5):
+            port = serving_.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    try:
+        for sent in (b"", b"GET / HTTP/1.1\r\nhost:"):
+            assert loop.run_until_complete(knock(sent)) == b""
+    finally:
+        loop.close()
 
 
 def test_a_body_beyond_the_bound_is_refused_before_it_is_sent(server: Running) -> None:
