@@ -66,10 +66,25 @@ class Catalog:
         path = self.folder(manifest.name, manifest.version) / "manifest.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._drop_what_changed(manifest)
             durable.replace(path, payload)
         except OSError as error:
             raise Unavailable(f"cannot keep the manifest {path}: {error}") from error
         return manifest
+
+    def _drop_what_changed(self, new: Manifest) -> None:
+        """Remove files that were pulled for an earlier manifest of this version.
+
+        Their size may be the same, and by its size a file counts as whole.
+        """
+        try:
+            old = self.manifest(new.name, new.version)
+        except (Unavailable, Corrupt):
+            return
+        for file in FILES:
+            was, now = getattr(old.files, file), getattr(new.files, file)
+            if was is not None and (now is None or now.sha256 != was.sha256):
+                self.path(new.name, new.version, file).unlink(missing_ok=True)
 
     def manifest(self, name: str, version: int) -> Manifest:
         """The manifest of one version.

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -29,6 +30,7 @@ class Chunks:
         """
         self._folder = folder
         self._unsettled: dict[str, Path] = {}
+        self._counter = itertools.count()
         with _disk(f"open the chunk store {folder}"):
             (folder / _PARTIAL).mkdir(parents=True, exist_ok=True)
             for left in (folder / _PARTIAL).iterdir():
@@ -46,7 +48,8 @@ class Chunks:
             raise Corrupt(
                 f"cannot accept chunk {name[:12]}: its {len(payload)} bytes hash to {found[:12]}"
             )
-        path = self._folder / _PARTIAL / name
+        # Two pulls may bring the same chunk at the same time: each has a file of its own.
+        path = self._folder / _PARTIAL / f"{name}.{next(self._counter)}"
         with _disk(f"write chunk {name[:12]}"):
             path.write_bytes(payload)
         self._unsettled[name] = path
@@ -57,18 +60,19 @@ class Chunks:
         Raises:
             Unavailable: the disk is full or failing.
         """
-        with _disk(f"settle {len(self._unsettled)} chunks"):
-            for path in self._unsettled.values():
+        # Another pull may put its own meanwhile: this runs in a thread.
+        pending, self._unsettled = self._unsettled, {}
+        with _disk(f"settle {len(pending)} chunks"):
+            for path in pending.values():
                 handle = os.open(path, os.O_RDONLY)
                 try:
                     os.fdatasync(handle)
                 finally:
                     os.close(handle)
-            for name, path in self._unsettled.items():
+            for name, path in pending.items():
                 final = self._path(name)
                 final.parent.mkdir(exist_ok=True)
                 path.replace(final)
-        self._unsettled.clear()
 
     def has(self, name: str) -> bool:
         """Whether it is here (its bytes are checked when it is read)."""

@@ -90,3 +90,13 @@ def test_a_manifest_that_cannot_be_read_any_more_is_corrupt(tmp_path: Path) -> N
         catalog.manifest("mnist", 1)
     assert not catalog.complete("mnist", 1)
     assert [e.complete for e in catalog.entries()] == [False]
+
+
+def test_a_file_that_changed_with_its_manifest_is_missing_again(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    catalog.begin(a_manifest().to_json())
+    for file, data in (("model", b"m" * 2000), ("calibration", b"c" * 3000)):
+        catalog.path("mnist", 1, file).write_bytes(data)
+    files = Files(model=publish(b"n" * 2000).ref, calibration=publish(b"c" * 3000).ref)
+    catalog.begin(a_manifest().model_copy(update={"files": files}).to_json())
+    assert set(catalog.missing("mnist", 1)) == {catalog.path("mnist", 1, "model")}

@@ -1,5 +1,6 @@
 """The chunk store: only what fits its name gets in, and only whole chunks are seen."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,24 @@ def test_a_store_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot open the chunk store"):
         Chunks(tmp_path / "file" / "chunks")
+
+
+def test_what_another_pull_puts_while_chunks_are_settled_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = Chunks(tmp_path)
+    first, second = named(b"first"), named(b"second")
+    chunks.put(*first)
+    sync = os.fdatasync
+
+    def meanwhile(handle: int) -> None:
+        sync(handle)
+        if not chunks.has(second[0]) and second[0] not in chunks._unsettled:
+            chunks.put(*second)
+            chunks.put(*first)
+
+    monkeypatch.setattr(os, "fdatasync", meanwhile)
+    chunks.settle()
+    chunks.settle()
+    assert chunks.get(first[0]) == b"first"
+    assert chunks.get(second[0]) == b"second"
