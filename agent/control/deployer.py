@@ -1,7 +1,6 @@
 """Drives deployments: save the state, take its step, follow the table; one task per model."""
 
 import asyncio
-import contextlib
 import logging
 import random
 
@@ -55,10 +54,42 @@ class Deployer:
         for record in records:
             self._known[record.model] = await self._bring_back(record, troubles)
         for record in self.records():
-            if record.deployment and record.deployment.state not in REST:
-                log.info("resuming %s in %s", record.model, record.deployment.state)
+            if _at_work(record):
                 self._begin(record.model)
+            elif record.live and self._parts.served(record.model) != record.live.sha256:
+                self._tasks[record.model] = asyncio.create_task(
+                    self._bring_back_later(record.model), name=f"bringing back {record.model}"
+                )
+        if not troubles:  # a record that is damaged may still be mended by hand
+            self._sweep()
         return troubles
+
+    def _sweep(self) -> None:
+        """Free the disk of models that nobody knows: a kill came while they were removed."""
+        for entry in self._parts.catalog.entries():
+            if entry.name not in self._known:
+                self._parts.catalog.remove(entry.name, entry.version)
+
+    async def _bring_back_later(self, model: str) -> None:
+        """Load what should serve, again and again while the device has no room for it."""
+        pause_s = self._retry_least_s
+        while True:
+            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
+            pause_s = min(_RETRY_MOST_S, pause_s * 2)
+            record = self._known[model]
+            assert record.live is not None
+            try:
+                manifest = self._parts.catalog.manifest(model, record.live.version)
+                await self._parts.load(load_request(model, record.live, manifest, self._parts))
+            except Unavailable as error:
+                log.warning("%s: %s; trying again", model, error)
+            except TrimtabError as error:
+                self._parts.emit("crashed", record, f"cannot bring back {model}: {error}")
+                return
+            else:
+                self._parts.emit("swapped", record, f"{record.live.label!r} serves again",
+                                 label=record.live.label, sha256=record.live.sha256)  # fmt: skip
+                return
 
     async def _bring_back(self, record: Record, troubles: list[str]) -> Record:
         """Load what served before the stop, or where that is damaged what served before it."""
@@ -97,7 +128,12 @@ class Deployer:
             budget=order.budget,
             minutes=order.minutes,
         )
-        self._enter(record.model_copy(update={"deployment": deployment}), "accepted")
+        try:
+            self._enter(record.model_copy(update={"deployment": deployment}), "accepted")
+        except Unavailable:
+            if replaced:  # what was under way goes on
+                self._begin(order.model)
+            raise
         self._begin(order.model)
         return "accepted" + ("; the deployment under way was stopped for it" if replaced else "")
 
@@ -107,11 +143,13 @@ class Deployer:
         Raises:
             Refused: nothing is under way.
         """
-        if not await self._stop_task(model):
+        record = self._known.get(model)
+        if record is None or not _at_work(record) or not await self._stop_task(model):
             raise Refused(f"cannot cancel {model}: nothing is under way")
-        record = self._known[model]
-        self._follow(record, Event.CANCELLED, "cancelled by command")
-        self._begin(model)
+        try:
+            self._follow(self._known[model], Event.CANCELLED, "cancelled by command")
+        finally:
+            self._begin(model)
         return "cancelled"
 
     async def remove(self, model: str) -> str:
@@ -141,14 +179,18 @@ class Deployer:
             return
         try:
             manifest = self._parts.catalog.manifest(model, fallback.version)
-            record = await switch_to(record, fallback, manifest, self._parts)
+            after = await switch_to(record, fallback, manifest, self._parts)
+            if model not in self._known:  # removed meanwhile
+                await self._parts.unload(model)
+            if self._known.get(model) is not record:  # a command came; its work ends otherwise
+                return
+            # The one that crashed is not the way back.
+            record = after.model_copy(update={"previous": None})
+            self._known[model] = record  # it serves, whether or not it can be saved
+            self._records.save(record)
         except TrimtabError as error:
             self._parts.emit("crashed", record, f"cannot fall back to {fallback.label!r}: {error}")
             return
-        # The one that crashed is not the way back.
-        record = record.model_copy(update={"previous": None})
-        self._records.save(record)
-        self._known[model] = record
         message = f"fell back to {fallback.label!r}: {why}"
         if record.deployment:
             self._enter(record.with_deployment(message=message), message)
@@ -174,8 +216,7 @@ class Deployer:
         if task is None or task.done():
             return False
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})  # not `await task`: that would hide our own cancellation
         return True
 
     async def _drive(self, model: str) -> None:
@@ -185,8 +226,24 @@ class Deployer:
             if deployment is None or deployment.state in REST:
                 break
             event, record, message = await self._step(record, deployment.state)
-            self._follow(record, event, message)
-        self._tidy(model)
+            await self._follow_on(record, event, message)
+        try:
+            self._tidy(model)
+        except (TrimtabError, OSError) as error:
+            log.warning("cannot free the disk of old versions of %s: %s", model, error)
+
+    async def _follow_on(self, record: Record, event: Event, message: str) -> None:
+        """Follow the table; where the disk is full, wait: nothing is done unremembered."""
+        pause_s = self._retry_least_s
+        while True:
+            try:
+                self._follow(record, event, message)
+            except Unavailable as error:
+                log.warning("%s; trying again", error)
+            else:
+                return
+            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
+            pause_s = min(_RETRY_MOST_S, pause_s * 2)
 
     async def _step(self, record: Record, state: State) -> tuple[Event, Record, str]:
         """Take one step, again while what it needs is not there, until its deadline."""
@@ -248,3 +305,13 @@ class Deployer:
         for entry in self._parts.catalog.entries():
             if entry.name == model and entry.version not in kept:
                 self._parts.catalog.remove(model, entry.version)
+        if not any(_is_in(other, State.FETCHING) for other in self._known.values()):
+            self._parts.drop_chunks()  # of a pull that was cancelled or failed
+
+
+def _is_in(record: Record, state: State) -> bool:
+    return record.deployment is not None and record.deployment.state is state
+
+
+def _at_work(record: Record) -> bool:
+    return record.deployment is not None and record.deployment.state not in REST

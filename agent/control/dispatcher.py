@@ -46,11 +46,15 @@ class Ledger:
         return entry[1] if entry else None
 
     def remember(self, command: Command, reply: Reply, *, now_s: float) -> None:
-        """Make an answer durable."""
+        """Make an answer durable. Where the disk is full it is only known until a restart: what
+        was done is done, and whoever asked shall hear of it."""
         kept = [(k, v) for k, v in self._entries.items() if v[0] > now_s][-_REMEMBERED + 1 :]
         self._entries = dict(kept) | {command.id: (command.expires_at_s, reply)}
         document = {k: (e, r.model_dump()) for k, (e, r) in self._entries.items()}
-        durable.replace(self._path, json.dumps(document).encode(), mode=0o600)
+        try:
+            durable.replace(self._path, json.dumps(document).encode(), mode=0o600)
+        except OSError as error:
+            log.warning("cannot keep the answer to %s: %s", command.id, error)
 
 
 class Dispatcher:

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.control.states import State
-from agent.errors import Corrupt
+from agent.errors import Corrupt, Unavailable
 from agent.protocol.commands import Strategy
 from agent.protocol.topics import check_name
 from compression import durable
@@ -78,8 +78,15 @@ class Records:
         return self._folder / f"{check_name(model, what='model name')}.json"
 
     def save(self, record: Record) -> None:
-        """Make it durable before anybody acts on it."""
-        durable.replace(self._path(record.model), record.to_json(), mode=0o600)
+        """Make it durable before anybody acts on it.
+
+        Raises:
+            Unavailable: the disk is full or failing; what was saved before still holds.
+        """
+        try:
+            durable.replace(self._path(record.model), record.to_json(), mode=0o600)
+        except OSError as error:
+            raise Unavailable(f"cannot keep the record of {record.model}: {error}") from error
 
     def load(self, model: str) -> Record:
         """The record of a model; an empty one where there is none.

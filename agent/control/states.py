@@ -71,9 +71,11 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 DEADLINE_S: dict[State, float] = {
     _S.VERIFYING: 10 * 60,
     _S.FETCHING: 7 * 24 * 3600,
-    _S.STARTING: 30 * 60,
-    _S.COMPRESSING: 25 * 3600,  # the job's own minutes end it long before
-    _S.TRYING: 30 * 60,
+    # These three wait while another model is measured or compressed, which may take its day;
+    # trials, jobs and loads have limits of their own, which end them long before.
+    _S.STARTING: 7 * 24 * 3600,
+    _S.COMPRESSING: 7 * 24 * 3600,
+    _S.TRYING: 7 * 24 * 3600,
     _S.SWITCHING: 10 * 60,
     _S.RESTORING: 10 * 60,
 }

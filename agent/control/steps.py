@@ -3,6 +3,7 @@
 A step may run twice: it looks at what is there before it makes it again.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 
 from agent.control import improving, starting
@@ -13,6 +14,7 @@ from agent.control.variants import load_request
 from agent.errors import Refused
 from agent.protocol import manifest as manifests
 from agent.protocol.manifest import FileRef, Manifest
+from agent.version import __version__
 
 
 async def verify(record: Record, parts: Parts) -> Outcome:
@@ -24,6 +26,11 @@ async def verify(record: Record, parts: Parts) -> Outcome:
     if (manifest.name, manifest.version) != (name, version):
         raise Refused(
             f"cannot deploy {name}@{version}: the manifest is of {manifest.name}@{manifest.version}"
+        )
+    if _release(manifest.least_agent_version) > _release(__version__):
+        raise Refused(
+            f"cannot deploy {name}@{version}: it needs agent {manifest.least_agent_version}, "
+            f"this one is {__version__}"
         )
     if record.live is not None and version < record.live.version:
         raise Refused(
@@ -38,6 +45,11 @@ async def verify(record: Record, parts: Parts) -> Outcome:
         )
     parts.catalog.begin(payload)
     return Event.DONE, record
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, without what follows them (`1.2.0.dev3`: 1, 2, 0, 3)."""
+    return tuple(int(number) for number in re.findall(r"\d{1,9}", version))
 
 
 def _kept(record: Record, parts: Parts) -> Manifest | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.control.deployer import Deployer
-from agent.control.record import Record
+from agent.control.record import Record, Records
 from agent.control.states import WORKING, State
 from agent.errors import Corrupt, Refused, Unavailable
 from agent.protocol.commands import Deploy
@@ -316,6 +316,81 @@ async def test_a_load_that_is_cancelled_halfway_does_not_leave_the_wrong_variant
     world.before.clear()
     await deployer.wait("m")
     assert world.live_label() == "model"
+
+
+async def test_a_full_disk_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records(world.folder / "records")
+    save, full = records.save, [3]
+
+    def save_when_there_is_room(record: Record) -> None:
+        if full[0] and record.deployment and record.deployment.state is State.STARTING:
+            full[0] -= 1
+            raise Unavailable("cannot keep the record of m: no space left")
+        save(record)
+
+    monkeypatch.setattr(records, "save", save_when_there_is_room)
+    assert ended(await deploy(world.deployer(records))) == (State.LIVE, "'int8' serves")
+    assert full == [0]
+
+
+async def test_what_cannot_be_loaded_at_boot_for_want_of_memory_is_loaded_later(
+    world: World,
+) -> None:
+    await deploy(world.deployer())
+    world.loaded.clear()
+    short = [5]
+
+    def no_memory() -> None:
+        if short[0]:
+            short[0] -= 1
+            raise Unavailable("cannot load m: no memory is left for it")
+
+    world.before["load"] = no_memory
+    again = world.deployer()
+    assert len(await again.resume()) == 2
+    with pytest.raises(Refused, match="nothing is under way"):
+        await again.cancel("m")
+    await again.wait("m")
+    assert world.live_label() == "int8"
+    assert world.events[-1] == ("swapped", "live", "'int8' serves again")
+
+
+async def test_a_model_that_was_half_removed_is_swept_away_at_the_next_start(world: World) -> None:
+    deployer = world.deployer()
+    await deploy(deployer)
+    Records(world.folder / "records").remove("m")  # and then the power went
+    assert await world.deployer().resume() == []
+    assert not list((world.folder / "models").rglob("*.onnx"))
+
+
+async def test_a_command_that_comes_while_a_fallback_loads_is_not_forgotten(world: World) -> None:
+    deployer = world.deployer()
+    await deploy(deployer)
+    loading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        del world.before["load"]
+        loading.set()
+        await go_on.wait()
+
+    world.before["load"] = slowly
+    falling_back = asyncio.create_task(deployer.lost("m", "killed by SIGSEGV; expelled"))
+    await loading.wait()
+    await deployer.start("command-2", Deploy(model="m", version=2, budget=SMALL))
+    world.before["fetch_manifest"] = asyncio.Event().wait
+    go_on.set()
+    await falling_back
+    (record,) = deployer.records()
+    assert record.deployment
+    assert record.deployment.id == "command-2"
+    await deployer.stop()
+
+
+async def test_a_version_for_newer_agents_is_refused(world: World) -> None:
+    world.published[1] = manifest(1, least_agent_version="99.1")
+    state, message = ended(await deploy(world.deployer()))
+    assert state is State.REFUSED
+    assert "it needs agent 99.1, this one is" in message
 
 
 async def test_nothing_to_cancel_is_said(world: World) -> None:

@@ -1,5 +1,6 @@
 """Commands: verified, meant for us, in time, and each id once, across restarts too."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from agent.errors import BadInput, Corrupt, Refused, Unavailable
 from agent.protocol import trust
 from agent.protocol.commands import KINDS, Command, Ping
 from agent.protocol.events import Outcome
+from compression import durable
 
 PRIVATE, PUBLIC = trust.generate()
 NOW_S = 1_000_000.0
@@ -116,3 +118,17 @@ async def test_the_ledger_forgets_what_has_expired(tmp_path: Path) -> None:
     await two.handle(sealed("command-new"))
     assert Ledger(tmp_path / "commands.json").answer("command-old") is None
     assert Ledger(tmp_path / "commands.json").answer("command-new")
+
+
+async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable, "replace", full)
+    handler = Counting()
+    obeys = dispatcher(tmp_path, handler)
+    assert (await obeys.handle(sealed())).outcome == "done"
+    assert (await obeys.handle(sealed())).message == "call 1"
+    assert handler.calls == 1
