@@ -75,6 +75,8 @@ def _job(arguments: argparse.Namespace) -> job.CompressJob:
     except OSError as error:
         raise BadInput(f"cannot write to {arguments.out}: {error}") from error
     evaluation = arguments.evaluation
+    if arguments.minutes <= 0 or arguments.work_memory_mib <= 0 or arguments.worker_memory_mib <= 0:
+        raise BadInput("cannot compress: --minutes and the memory options must be above 0")
     return job.CompressJob(
         model_name=arguments.model.stem,
         model_path=str(arguments.model.resolve()),

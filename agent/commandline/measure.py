@@ -40,8 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.model, original, arguments.inputs):
         if not path.is_file():
             raise BadInput(f"cannot find {path}")
-    if arguments.threads < 1 or arguments.seconds <= 0:
-        raise BadInput("cannot measure: --threads and --seconds must be above 0")
+    if not 1 <= arguments.threads <= 256:
+        raise BadInput(f"cannot run with {arguments.threads} threads: 1 to 256")
+    if not 0 < arguments.seconds < float("inf"):
+        raise BadInput(f"cannot measure for {arguments.seconds} s: above 0")
     trial = TrialJob(
         candidate_path=str(arguments.model.resolve()),
         original_path=str(original.resolve()),
