@@ -5,7 +5,6 @@ the runtime will see it. Ours add what it leaves: BatchNormalization after Gemm,
 Convs, Dropout and Identity wherever they stand.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
-from compression import constants, runtime
+from compression import runtime, wiring
 
 GROWTH = 1.25
 """How much larger folding may make a model, as a factor and beyond 64 KiB."""
@@ -42,6 +40,8 @@ def _optimized(model_path: Path, target: Path, entries: dict[str, str]) -> None:
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
+    # It moves zeros into MaxPool, which pads with the least value; ours does what is exact.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "Pad_Fusion")
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     runtime.session(model_path, options)
@@ -50,69 +50,17 @@ def _optimized(model_path: Path, target: Path, entries: dict[str, str]) -> None:
 def by_rules(model: onnx.ModelProto) -> None:
     """Apply our own exact rules to a model with opset 11 or later, in place."""
     for rule in RULES:
-        wires = _Wires(model)
+        wires = wiring.Wires(model)
         for node in list(model.graph.node):
             if rule(wires, node):
                 wires.drop(node)
 
 
-class _Wires:
-    """Who makes and reads each tensor, and what is constant."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
-        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.maker = {name: node for node in model.graph.node for name in node.output if name}
-        self.readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
-        self.fixed = {value.name for value in model.graph.output}
-        """Names that must stay: outputs, and what bodies capture."""
-        for node in model.graph.node:
-            self.fixed |= constants.captured(node)
-            for name in set(node.input) - {""}:
-                self.readers[name].append(node)
-
-    def constant(self, name: str) -> Array | None:
-        """The value of an initializer."""
-        tensor = self.tensors.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def only_reader(self, name: str) -> bool:
-        """Whether one node reads `name`, and nobody else sees it."""
-        return len(self.readers[name]) == 1 and name not in self.fixed
-
-    def renew(self, node: onnx.NodeProto, position: int, value: Array) -> None:
-        """Give a node an initializer of its own at one input."""
-        name = f"{node.output[0]}.folded.{position}"
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        self.graph.initializer.append(tensor)
-        self.tensors[name] = tensor
-        while len(node.input) <= position:
-            node.input.append("")
-        node.input[position] = name
-
-    def drop(self, node: onnx.NodeProto) -> None:
-        """Remove a node whose readers have been turned elsewhere."""
-        self.graph.node.remove(node)
-
-    def bypass(self, node: onnx.NodeProto) -> bool:
-        """Have everybody read the node's input instead of its output."""
-        source, target = node.input[0], node.output[0]
-        if target in self.fixed:
-            return False
-        for reader in self.readers.pop(target, []):
-            for at, name in enumerate(reader.input):
-                if name == target:
-                    reader.input[at] = source
-            if reader not in self.readers[source]:
-                self.readers[source].append(reader)
-        return True
-
-
-def _identity(wires: _Wires, node: onnx.NodeProto) -> bool:
+def _identity(wires: wiring.Wires, node: onnx.NodeProto) -> bool:
     return node.op_type == "Identity" and node.domain == "" and wires.bypass(node)
 
 
-def _dropout(wires: _Wires, node: onnx.NodeProto) -> bool:
+def _dropout(wires: wiring.Wires, node: onnx.NodeProto) -> bool:
     """Dropout does nothing outside of training; a mask that somebody reads keeps it."""
     if node.op_type != "Dropout" or node.domain != "":
         return False
@@ -126,7 +74,7 @@ def _dropout(wires: _Wires, node: onnx.NodeProto) -> bool:
     return wires.bypass(node)
 
 
-def _pad(wires: _Wires, node: onnx.NodeProto) -> bool:
+def _pad(wires: wiring.Wires, node: onnx.NodeProto) -> bool:
     """A Pad of zeros along space becomes the padding of every Conv that reads it."""
     if node.op_type != "Pad" or node.domain != "" or node.output[0] in wires.fixed:
         return False
@@ -139,15 +87,19 @@ def _pad(wires: _Wires, node: onnx.NodeProto) -> bool:
     rank = len(pads) // 2
     space = [*pads[2:rank], *pads[rank + 2 :]]
     for reader in readers:
-        own = _attribute(reader, "pads") or [0] * len(space)
-        _set(reader, "pads", [a + b for a, b in zip(own, space, strict=True)])
+        own = wiring.attribute(reader, "pads") or [0] * len(space)
+        wiring.put(reader, "pads", [a + b for a, b in zip(own, space, strict=True)])
     return wires.bypass(node)
 
 
-def _zero_padding(wires: _Wires, node: onnx.NodeProto) -> list[int] | None:
+def _zero_padding(wires: wiring.Wires, node: onnx.NodeProto) -> list[int] | None:
     """The pads of a Pad node, where they are constant, of zeros, and only along space."""
     value = wires.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else 0
-    if (_attribute(node, "mode") or b"constant") != b"constant" or value is None or np.any(value):
+    if (
+        (wiring.attribute(node, "mode") or b"constant") != b"constant"
+        or value is None
+        or np.any(value)
+    ):
         return None
     if len(node.input) > 3 and node.input[3]:
         return None  # axes: rare, and onnxruntime writes them out where it can
@@ -162,17 +114,17 @@ def _zero_padding(wires: _Wires, node: onnx.NodeProto) -> list[int] | None:
 
 
 def _takes_padding(reader: onnx.NodeProto, name: str, space: int) -> bool:
-    pads = _attribute(reader, "pads")
+    pads = wiring.attribute(reader, "pads")
     return (
         reader.op_type == "Conv"
         and list(reader.input).count(name) == 1
         and reader.input[0] == name
-        and (_attribute(reader, "auto_pad") or b"NOTSET") == b"NOTSET"
+        and (wiring.attribute(reader, "auto_pad") or b"NOTSET") == b"NOTSET"
         and (pads is None or len(pads) == 2 * space)
     )
 
 
-def _normalization(wires: _Wires, node: onnx.NodeProto) -> bool:
+def _normalization(wires: wiring.Wires, node: onnx.NodeProto) -> bool:
     """BatchNormalization behind a Conv, ConvTranspose or Gemm goes into its weights and bias.
 
     y = (x - mean) * scale / sqrt(variance + epsilon) + shift, per output channel.
@@ -182,7 +134,7 @@ def _normalization(wires: _Wires, node: onnx.NodeProto) -> bool:
     maker = wires.maker.get(node.input[0])
     if maker is None or maker.op_type not in _AXES or not wires.only_reader(node.input[0]):
         return False
-    if _attribute(node, "training_mode") or any(node.output[1:]):
+    if wiring.attribute(node, "training_mode") or any(node.output[1:]):
         return False
     found = [wires.constant(name) for name in node.input[1:5]]
     weight = wires.constant(maker.input[1])
@@ -191,14 +143,14 @@ def _normalization(wires: _Wires, node: onnx.NodeProto) -> bool:
     if weight is None or bias is None or any(one is None for one in found):
         return False
     scale, shift, mean, variance = (one.astype(np.float64) for one in found if one is not None)
-    epsilon = _attribute(node, "epsilon")
+    epsilon = wiring.attribute(node, "epsilon")
     factor = scale / np.sqrt(variance + (1e-5 if epsilon is None else epsilon))
-    beta = _attribute(maker, "beta")
+    beta = wiring.attribute(maker, "beta")
     kept = bias.astype(np.float64) * (1.0 if beta is None else beta)
     wires.renew(maker, 1, _AXES[maker.op_type](weight, factor, maker).astype(weight.dtype))
     wires.renew(maker, 2, ((kept - mean) * factor + shift).astype(weight.dtype))
     if beta is not None:
-        _set(maker, "beta", 1.0)
+        wiring.put(maker, "beta", 1.0)
     return wires.bypass(node)
 
 
@@ -211,7 +163,7 @@ def _conv(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
 
 def _conv_transpose(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
     """Weights are [in, out / groups, ...]: each group of inputs feeds a group of outputs."""
-    groups = _attribute(node, "group") or 1
+    groups = wiring.attribute(node, "group") or 1
     apart = weight.reshape(groups, -1, *weight.shape[1:])
     shaped = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
     scaled: Array = (apart * shaped).reshape(weight.shape)
@@ -220,7 +172,7 @@ def _conv_transpose(weight: Array, factor: Array, node: onnx.NodeProto) -> Array
 
 def _gemm(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
     """Weights are [in, out], or [out, in] where transB is set."""
-    scaled: Array = weight * (factor[:, None] if _attribute(node, "transB") else factor)
+    scaled: Array = weight * (factor[:, None] if wiring.attribute(node, "transB") else factor)
     return scaled
 
 
@@ -231,16 +183,3 @@ _AXES: dict[str, Callable[[Array, Array, onnx.NodeProto], Array]] = {
 }
 RULES = (_identity, _dropout, _pad, _normalization)
 """Each takes the wires and a node, rewires, and says whether the node can go."""
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> Any:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return helper.get_attribute_value(attribute)
-    return None
-
-
-def _set(node: onnx.NodeProto, name: str, value: Any) -> None:
-    for attribute in [one for one in node.attribute if one.name == name]:
-        node.attribute.remove(attribute)
-    node.attribute.append(helper.make_attribute(name, value))

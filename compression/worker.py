@@ -47,6 +47,10 @@ class Parent:
         """Tell what became of one candidate."""
         self.say(Tried(rung=found) if isinstance(found, Rung) else Tried(rejected=found))
 
+    def untried(self, left: tuple[Rejected, ...]) -> None:
+        """Tell of the candidates that others made needless."""
+        self.say(Tried(untried=left))
+
     def trial(self, job: TrialJob) -> TrialAnswer:
         """Have a trial run, and wait for its answer (this process ends when the parent does)."""
         self.say(TrialRequest(job=job))
@@ -73,6 +77,10 @@ def _work(parent: Parent, stdin: child.Parent) -> Done | Failed:
     except MemoryError as error:
         died = errors.OutOfBudget(f"cannot go on: out of memory ({error})")
         return Failed(**errors.to_wire(died))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        full = errors.OutOfBudget(f"cannot go on: {error.strerror or error}{where}")
+        return Failed(**errors.to_wire(full))
     except Exception as error:  # the parent decides what each kind means
         return Failed(**errors.to_wire(error))
 
