@@ -1,200 +1,190 @@
 """How alike a candidate and the original answer, by what their outputs mean (numpy only).
 
-| kind | one sample's score in [0, 1] | interval |
+| kind | agreement | judged by |
 | --- | --- | --- |
-| logits | share of rows with the same largest class | Wilson |
-| steps | share of steps with the same class, among those where either is not blank | bootstrap |
-| score | share of values on the same side of the threshold | Wilson |
-| mask | intersection over union: over the threshold, or classes along `axis` | bootstrap |
-| embedding | same nearest neighbour; with fewer than 8 samples the cosine | Wilson |
-| tensor, state, detections | S / (S + E): signal in signal plus error power | bootstrap |
+| logits | share of rows with the same class | alike/classes.py |
+| steps | share of steps with the same class where either is not blank | alike/classes.py |
+| embedding | share that keep their nearest neighbour, of few the cosine | alike/vectors.py |
+| detections | F1 of one-to-one hits by class and overlap | alike/detections.py |
+| mask | intersection over union, its mean over classes | alike/regions.py |
+| score | share of values on their side of the threshold, or rank correlation | alike/numbers.py |
+| tensor, state | S / (S + E): signal in signal plus error power | alike/numbers.py |
 
-S / (S + E) is .990 at an SQNR of 20 dB and .999 at 30 dB. Detections are judged as plain tensors,
-because nothing says how boxes are laid out.
+An answer of another shape, or with NaN on either side, never agrees. The same functions serve the
+trial, the probe at a swap and the observation of live traffic: memory does not grow with samples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compression.job import Agreement, OutputKind, OutputSpec, Split
+from compression.alike import classes, numbers, regions, roles, vectors
+from compression.alike.detections import Detections, f1
+from compression.alike.interval import Agreed, Running
+from compression.alike.labels import Labels
+from compression.alike.numbers import EXACT_DB, powers, sqnr_db
+from compression.errors import BadInputs
+from compression.job import Agreement, Labelled, OutputKind, OutputSpec, Split
+
+__all__ = ["EXACT_DB", "Judge", "powers", "score", "sqnr_db"]
 
 Array = NDArray[Any]
-EXACT_DB = 200.0
-NEIGHBOURS_FROM = 8
-NEIGHBOURS_MOST = 512
-_MEANT: frozenset[OutputKind] = frozenset({"logits", "steps", "score", "mask", "embedding"})
-_Z95 = NormalDist().inv_cdf(0.975)
-
-
-def powers(original: Array, candidate: Array) -> tuple[float, float]:
-    """Signal and error power (sums of squares); an answer that cannot be compared is all error."""
-    a = np.asarray(original, np.float64)
-    signal = float(np.square(a, where=np.isfinite(a), out=np.zeros_like(a)).sum())
-    if np.shape(original) != np.shape(candidate):
-        return signal, max(signal, 1.0) * 1e20
-    b = np.asarray(candidate, np.float64)
-    # Infinities in the same places are equal; elsewhere they are an error without bound.
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    difference = np.where(same, 0.0, np.subtract(a, b, where=~same, out=np.zeros_like(a)))
-    if not np.isfinite(difference).all():
-        return signal, max(signal, 1.0) * 1e20
-    return signal, float(np.square(difference).sum())
-
-
-def sqnr_db(signal: float, error: float) -> float:
-    """Signal to quantization noise ratio, 10 log10(S / E), within -200 and 200 dB."""
-    if error == 0.0:
-        return EXACT_DB
-    if signal == 0.0:
-        return -EXACT_DB
-    return float(np.clip(10.0 * np.log10(signal / error), -EXACT_DB, EXACT_DB))
-
-
-def _logits(spec: OutputSpec, a: Array, b: Array) -> float:
-    axis = -1 if spec.axis is None else spec.axis
-    return float((_largest(a, axis) == _largest(b, axis)).mean())
-
-
-def _steps(spec: OutputSpec, a: Array, b: Array) -> float:
-    axis = -1 if spec.axis is None else spec.axis
-    ours, theirs = _largest(a, axis), _largest(b, axis)
-    counted = np.ones(ours.shape, bool)
-    if spec.blank is not None:
-        counted = (ours != spec.blank) | (theirs != spec.blank)
-    return float((ours == theirs)[counted].mean()) if counted.any() else 1.0
-
-
-def _score(spec: OutputSpec, a: Array, b: Array) -> float:
-    threshold = 0.5 if spec.threshold is None else spec.threshold
-    return float(((a >= threshold) == (b >= threshold)).mean())
-
-
-def _mask(spec: OutputSpec, a: Array, b: Array) -> float:
-    if spec.axis is None:
-        threshold = 0.5 if spec.threshold is None else spec.threshold
-        return _iou(a >= threshold, b >= threshold)
-    ours, theirs = _largest(a, spec.axis), _largest(b, spec.axis)
-    classes = np.union1d(ours, theirs)
-    return float(np.mean([_iou(ours == one, theirs == one) for one in classes]))
-
-
-def _cosine(spec: OutputSpec, a: Array, b: Array) -> float:
-    del spec
-    x, y = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
-    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(np.clip(x @ y / norm, 0.0, 1.0)) if norm else float(np.array_equal(x, y))
-
-
-def _signal_share(spec: OutputSpec, a: Array, b: Array) -> float:
-    del spec
-    signal, error = powers(a, b)
-    return signal / (signal + error) if error else 1.0
-
+Arrays = Mapping[str, Array]
+_MEANINGLESS: frozenset[OutputKind] = frozenset({"tensor", "state"})
 
 RULES: dict[OutputKind, Callable[[OutputSpec, Array, Array], float]] = {
-    "logits": _logits,
-    "steps": _steps,
-    "score": _score,
-    "mask": _mask,
-    "embedding": _cosine,
-    "tensor": _signal_share,
-    "state": _signal_share,
-    "detections": _signal_share,
+    "logits": classes.rows,
+    "steps": classes.steps,
+    "score": numbers.same_side,
+    "mask": regions.overlap,
+    "embedding": vectors.cosine,
+    "tensor": numbers.signal_share,
+    "state": numbers.signal_share,
 }
 
 
+class Gatherer(Protocol):
+    """What one kind of output remembers from sample to sample."""
+
+    def add(self, a: Array, b: Array, *, sound: bool) -> None:
+        """Compare one sample; `sound` says that shapes are equal and nothing is NaN."""
+
+    def agreed(self) -> Agreed:
+        """The agreement so far."""
+
+
+class Mean:
+    """The mean of the scores by the kind's rule."""
+
+    def __init__(self, spec: OutputSpec) -> None:
+        self._spec = spec
+        self._running = Running()
+
+    def add(self, a: Array, b: Array, *, sound: bool) -> None:
+        """Compare one sample."""
+        self._running.add(RULES[self._spec.kind](self._spec, a, b) if sound else 0.0)
+
+    def agreed(self) -> Agreed:
+        """The mean so far."""
+        return self._running.agreed()
+
+
+GATHERERS: dict[OutputKind, Callable[[OutputSpec], Gatherer]] = {
+    "logits": classes.Rows,
+    "steps": classes.Steps,
+    "score": numbers.Scores,
+    "embedding": vectors.Neighbours,
+}
+"""Kinds that remember more than a mean; the others are a Mean."""
+
+
 def score(spec: OutputSpec, original: Array, candidate: Array) -> float:
-    """One sample's score in [0, 1]; 0 where shapes differ or the candidate alone is not finite."""
-    if original.shape != candidate.shape:
+    """One sample's score in [0, 1]; 0 where shapes differ or anything is NaN.
+
+    Detections are compared where they are rows of one output; the rest of them as tensors.
+
+    Raises:
+        BadInputs: the output does not have the axis or the columns that `spec` names.
+    """
+    a, b = np.asarray(original), np.asarray(candidate)
+    if spec.kind != "detections":
+        return RULES[spec.kind](spec, a, b) if sound(a, b) else 0.0
+    found = roles.resolve([spec], {spec.name: a})
+    if has_nan(a) or has_nan(b):
         return 0.0
-    if np.isfinite(original).all() and not np.isfinite(candidate).all():
-        return 0.0
-    return RULES[spec.kind](spec, original, candidate)
+    if found is None:
+        return numbers.signal_share(spec, a, b)
+    hits, ours, theirs = f1(found, {spec.name: a}, {spec.name: b})
+    return 2 * hits / (ours + theirs) if ours + theirs else 1.0
+
+
+def sound(a: Array, b: Array) -> bool:
+    """Whether two answers can be compared value by value."""
+    return a.shape == b.shape and not has_nan(a) and not has_nan(b)
+
+
+def has_nan(array: Array) -> bool:
+    """Whether any value is NaN; what is not numbers has none."""
+    return bool(np.issubdtype(array.dtype, np.inexact) and np.isnan(array).any())
 
 
 class Judge:
-    """Gathers outputs sample by sample: one number per sample, two sums per output.
-
-    Only embeddings are kept (at most 512), because a neighbour needs all of them.
-    """
+    """Gathers outputs sample by sample, and labels where there are any."""
 
     def __init__(self, outputs: Sequence[OutputSpec]) -> None:
-        self._outputs = {spec.name: spec for spec in outputs}
-        self._scores: dict[str, list[float]] = {name: [] for name in self._outputs}
-        self._powers = dict.fromkeys(self._outputs, (0.0, 0.0))
-        self._vectors: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
+        self._specs = {spec.name: spec for spec in outputs}
+        self._gatherers = {
+            name: GATHERERS.get(spec.kind, Mean)(spec)
+            for name, spec in self._specs.items()
+            if spec.kind != "detections"
+        }
+        self._boxes = [spec for spec in outputs if spec.kind == "detections"]
+        self._detections: Detections | None = None
+        self._powers = dict.fromkeys(self._specs, (0.0, 0.0))
+        self._labels = Labels(outputs)
         self.samples = 0
 
-    def add(self, original: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
-        """Compare the outputs of one sample, by name."""
+    def add(self, original: Arrays, candidate: Arrays, label: Array | None = None) -> None:
+        """Compare the outputs of one sample, by name; `label` is its row of `::labels`.
+
+        Raises:
+            BadInputs: an output is missing, or is not shaped as its spec says.
+        """
+        if missing := sorted(set(self._specs) - (set(original) & set(candidate))):
+            raise BadInputs(f"cannot judge output {missing[0]!r}: the model gives {list(original)}")
+        a = {name: np.asarray(original[name]) for name in self._specs}
+        b = {name: np.asarray(candidate[name]) for name in self._specs}
+        if not self.samples:
+            self._begin(a)
         self.samples += 1
-        for name, spec in self._outputs.items():
-            a, b = np.asarray(original[name]), np.asarray(candidate[name])
-            self._scores[name].append(score(spec, a, b))
-            signal, error = powers(a, b)
-            before = self._powers[name]
+        for name, gatherer in self._gatherers.items():
+            gatherer.add(a[name], b[name], sound=sound(a[name], b[name]))
+        for name, before in self._powers.items():
+            signal, error = powers(a[name], b[name])
             self._powers[name] = before[0] + signal, before[1] + error
-            comparable = a.shape == b.shape and bool(np.isfinite(b).all())
-            if spec.kind == "embedding" and comparable and self.samples <= NEIGHBOURS_MOST:
-                self._vectors[name].append((a.ravel(), b.ravel()))
+        self._add_detections(a, b)
+        if label is not None:
+            self._labels.add(a, b, label)
+
+    def _begin(self, arrays: Arrays) -> None:
+        """Find the roles of detections; where they are unclear they are plain tensors."""
+        found = roles.resolve(self._boxes, arrays) if self._boxes else None
+        if found is not None:
+            self._detections = Detections(self._boxes, found)
+            self._labels.detections(self._detections.main, found)
+            return
+        for spec in self._boxes:
+            self._specs[spec.name] = spec.model_copy(update={"kind": "tensor"})
+            self._gatherers[spec.name] = Mean(self._specs[spec.name])
+
+    def _add_detections(self, a: Arrays, b: Arrays) -> None:
+        if self._detections is None:
+            return
+        names = self._detections.names
+        whole = not any(has_nan(side[name]) for side in (a, b) for name in names)
+        self._detections.add(a, b, sound=whole)
 
     def sqnr_db(self) -> dict[str, float]:
         """Per output, over all samples; 200 stands for exactly equal."""
         return {name: sqnr_db(*both) for name, both in self._powers.items()}
 
     def agreement(self, split: Split, *, guessed: bool = False) -> Agreement:
-        """The output that agrees least, among those whose meaning is known (else among all)."""
-        meant = [spec for spec in self._outputs.values() if spec.kind in _MEANT]
-        judged = [self._one(spec, split, guessed) for spec in meant or self._outputs.values()]
-        return min(judged, key=lambda one: one.value)
+        """The output that agrees least, among those whose meaning is known (else among all).
 
-    def _one(self, spec: OutputSpec, split: Split, guessed: bool) -> Agreement:
-        scores = np.array(self._scores[spec.name])
-        vectors = self._vectors[spec.name]
-        if spec.kind == "embedding" and len(vectors) == len(scores) >= NEIGHBOURS_FROM:
-            scores = _same_neighbours(vectors)
-        low, high = interval(scores)
+        `guessed` marks it although its spec does not.
+        """
+        found = [(self._specs[name], each.agreed()) for name, each in self._gatherers.items()]
+        if self._detections is not None:
+            found.append((self._detections.main, self._detections.agreed()))
+        meant = [one for one in found if one[0].kind not in _MEANINGLESS]
+        spec, least = min(meant or found, key=lambda one: one[1].value)
         return Agreement(
-            value=float(scores.mean()), low=low, high=high, kind=spec.kind, output=spec.name,
-            samples=len(scores), split=split, guessed=guessed,
+            value=least.value, low=least.low, high=least.high, kind=spec.kind, output=spec.name,
+            samples=least.samples, split=split, guessed=guessed or spec.guessed, also=least.also,
         )  # fmt: skip
 
-
-def interval(scores: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % interval of the mean: Wilson (1927) for yes-or-no scores, else a seeded bootstrap."""
-    count, mean = len(scores), float(scores.mean())
-    if np.isin(scores, (0.0, 1.0)).all():
-        square = _Z95**2
-        centre = (mean + square / (2 * count)) / (1 + square / count)
-        spread = mean * (1 - mean) / count + square / (4 * count**2)
-        half = _Z95 * float(np.sqrt(spread)) / (1 + square / count)
-        return max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean))
-    rng = np.random.default_rng(0)
-    means = [float(scores[rng.integers(0, count, count)].mean()) for _ in range(1000)]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(np.clip(min(low, mean), 0, 1)), float(np.clip(max(high, mean), 0, 1))
-
-
-def _largest(array: Array, axis: int) -> NDArray[np.intp]:
-    return np.asarray(np.argmax(array, axis=axis))
-
-
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
-
-
-def _same_neighbours(vectors: list[tuple[Array, Array]]) -> NDArray[np.float64]:
-    nearest = []
-    for side in (0, 1):
-        rows = np.stack([pair[side] for pair in vectors]).astype(np.float64)
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
-        cosines = rows @ rows.T
-        np.fill_diagonal(cosines, -np.inf)
-        nearest.append(cosines.argmax(axis=1))
-    same: NDArray[np.float64] = (nearest[0] == nearest[1]).astype(np.float64)
-    return same
+    def labelled(self) -> tuple[Labelled, ...]:
+        """The user's own metrics, of the original and of the candidate; empty without labels."""
+        return self._labels.results()

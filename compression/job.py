@@ -13,6 +13,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 OutputKind = Literal[
     "logits", "steps", "embedding", "detections", "mask", "score", "state", "tensor"
 ]
+Role = Literal["boxes", "scores", "classes", "count", "rows"]
+Column = Literal["image", "box", "objectness", "score", "class", "classes", "-"]
+BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 Split = Literal["calibration", "choosing", "held-out", "evaluation"]
 """Which inputs judged. `calibration`: those that calibrated, for want of others; `choosing`: those
 that candidates were chosen by; `held-out`: neither; `evaluation`: a file of their own."""
@@ -59,13 +62,27 @@ class InputSpec(Words):
 
 
 class OutputSpec(Words):
-    """One graph output and what it means, which decides how agreement is judged."""
+    """One graph output and what it means, which decides how agreement is judged.
+
+    `docs/formats.md` says which fields belong to which kind. Fields at None or empty are decided
+    by the kind's default, or by what the output looks like.
+    """
 
     name: str
     kind: OutputKind = "tensor"
     axis: int | None = None
     blank: int | None = None
     threshold: float | None = None
+    role: Role | None = None
+    """Of a detector with several outputs: what this one holds."""
+    columns: tuple[Column, ...] = ()
+    """Of detections in rows: what stands in which column; `box` takes four, `classes` the rest."""
+    box_format: BoxFormat | None = None
+    iou_threshold: Share | None = None
+    classes: tuple[str, ...] = ()
+    """Names of the classes in order, where labels are text."""
+    guessed: bool = False
+    """Whether nobody named the kind."""
 
 
 class DeviceClass(Words):
@@ -162,6 +179,23 @@ class Agreement(Words):
     split: Split
     guessed: bool = False
     """Whether the kind was guessed from the graph, because nobody named it."""
+    also: dict[str, float] = Field(default_factory=dict)
+    """Further figures of the same outputs by name, as docs/formats.md says."""
+
+
+class Labelled(Words):
+    """The user's own metric on labelled inputs, of the original and of the candidate.
+
+    `low` and `high` bound candidate - original: 95 %, paired bootstrap over samples.
+    """
+
+    metric: str
+    output: str
+    original: float
+    candidate: float
+    low: float
+    high: float
+    samples: Annotated[int, Field(ge=1)]
 
 
 class Measurement(Words):
@@ -189,6 +223,8 @@ class Measurement(Words):
     size_mib: float
     original_size_mib: float
     agreement: Agreement
+    labelled: tuple[Labelled, ...] = ()
+    """Where the inputs that judged have labels."""
     sqnr_db: dict[str, float]
     """Per output; 200 stands for exactly equal."""
     threads: int

@@ -30,6 +30,7 @@ from compression import (
     samples,
 )
 from compression.job import Failed, Measurement, OutputSpec, TrialJob
+from compression.seen import Seen
 from compression.words import explain
 
 PROBES = 4
@@ -96,6 +97,7 @@ def measure(
         size_mib=candidate_path.stat().st_size / 2**20,
         original_size_mib=original_path.stat().st_size / 2**20,
         agreement=judge.agreement(job.split, guessed=not job.outputs),
+        labelled=judge.labelled(),
         sqnr_db=judge.sqnr_db(),
         threads=job.runtime.threads,
         samples=judge.samples,
@@ -120,11 +122,12 @@ def _judged(
     if not same:
         answers.ask_twice(names[1], bench.candidate, bench.inputs.sample(first), sample=first)
     judge = agreement.Judge(job.outputs or _guessed(bench.original))
+    labels = bench.inputs.labels()
     for index in _until(stop, bench.indices):
         feeds = bench.inputs.sample(index)
         wanted = answers.ask(names[0], bench.original, feeds, sample=index)
         got = wanted if same else answers.ask(names[1], bench.candidate, feeds, sample=index)
-        judge.add(wanted, got)
+        judge.add(wanted, got, None if labels is None else labels[index])
         bench.pace.rest()
     return judge
 
@@ -148,7 +151,7 @@ def _until(stop: float, indices: tuple[int, ...]) -> Iterator[int]:
 
 def _guessed(session: Any) -> tuple[OutputSpec, ...]:
     specs = [runtime.input_spec(value) for value in session.get_outputs()]
-    return tuple(kinds.guess(spec.name, shape=spec.shape, maker="") for spec in specs)
+    return kinds.guess_all([Seen(spec.name, spec.shape) for spec in specs])
 
 
 def _probe(path: Path, session: Any, inputs: samples.Samples, indices: tuple[int, ...]) -> None:

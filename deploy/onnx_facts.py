@@ -1,6 +1,6 @@
 """What an ONNX file says of itself: its inputs and outputs, and what outputs seem to mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +8,8 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from agent.errors import BadInput
-from compression import kinds
+from compression import tails
 from compression.job import InputSpec, OutputSpec
-
-_PASS_ON = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,9 @@ def read(path: Path, *, named: Sequence[OutputSpec] = ()) -> Facts:
                 f"cannot describe output {output.name!r}: {path.name} has {', '.join(known)}"
             )
     told = {output.name: output for output in named}
-    makers = {name: node for node in graph.node for name in node.output}
-    outputs = tuple(told.get(each.name) or _guess(each, makers, inputs) for each in graph.output)
+    given = [_input(each) for each in graph.output]
+    guessed = tails.read(graph, inputs=inputs, outputs=given)
+    outputs = tuple(told.get(each.name, each) for each in guessed)
     return Facts(inputs, outputs, tuple(name for name in known if name not in told))
 
 
@@ -83,17 +82,3 @@ def _dtype(value: onnx.ValueInfoProto) -> str:
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
-
-
-def _guess(
-    value: onnx.ValueInfoProto,
-    makers: Mapping[str, onnx.NodeProto],
-    inputs: Sequence[InputSpec],
-) -> OutputSpec:
-    node = makers.get(value.name)
-    while node is not None and node.op_type in _PASS_ON and node.input[0] in makers:
-        node = makers[node.input[0]]
-    shape = _shape(value)
-    like_an_input = any((each.shape, each.dtype) == (shape, _dtype(value)) for each in inputs)
-    maker = "" if node is None else node.op_type
-    return kinds.guess(value.name, shape=shape, maker=maker, like_an_input=like_an_input)
