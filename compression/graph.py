@@ -4,6 +4,8 @@ Each form of a model, the most regular first, is run beside the original at up t
 first one that answers the same is taken, and the original itself is the last one.
 """
 
+import contextlib
+import ctypes
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,6 +44,7 @@ def regular(
     del model  # each form reads the file anew: two copies would be one too many
     tolerance = equality.HALF_TOLERANCE if half else equality.TOLERANCE
     oracle = equality.ask(model_path, sample=sample, tolerance=tolerance)
+    _give_back()
     with _scratch(folder) as scratch:
         for form in FORMS:
             try:
@@ -53,6 +56,7 @@ def regular(
             if accepted is not None:
                 return accepted
             del changed
+            _give_back()
     return reading.load(model_path)
 
 
@@ -86,11 +90,13 @@ def _whole(model_path: Path, scratch: Path) -> onnx.ModelProto:
         source = scratch / "wide.onnx"
         onnx.save(model, source)
     del model
+    _give_back()
     folding.by_runtime(source, target)
     folded = _read(target)
     constants.hoist(folded)
     if opsets.version(folded) < opsets.PER_CHANNEL_OPSET:
-        folded = opsets.raised(folded, opsets.PREFERRED_OPSET) or folded
+        opsets.raise_to(folded, opsets.PREFERRED_OPSET)
+    _give_back()
     shapes.fold(folded)
     folding.by_rules(folded)
     return folded
@@ -118,15 +124,17 @@ def _accepted(
 ) -> onnx.ModelProto | None:
     """The model, at an opset of 13 or more where possible, if it answers as the original does."""
     if opsets.version(model) < opsets.PER_CHANNEL_OPSET:
+        before = constants.light(model)
         for target in (opsets.PREFERRED_OPSET, opsets.PER_CHANNEL_OPSET):
-            raised = opsets.raised(model, target)
-            if raised is not None and _answers(raised, oracle, path):
-                return raised
+            if opsets.raise_to(model, target) and _answers(model, oracle, path):
+                return model
+            opsets.adopt(model, before)
     return model if _answers(model, oracle, path) else None
 
 
 def _answers(model: onnx.ModelProto, oracle: equality.Oracle, path: Path) -> bool:
     onnx.save(model, path)  # a session from a file copies the weights once less than from bytes
+    _give_back()
     return oracle.accepts(path)
 
 
@@ -135,6 +143,12 @@ def _read(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except Exception as error:  # what onnxruntime wrote onto a full disk
         raise BadModel(f"cannot read {path.name}: {error}") from error
+
+
+def _give_back() -> None:
+    """Give freed memory back to the system: on a small board the next step needs it."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import onnx
 from onnx import version_converter
 
-from compression import constants
+from compression import constants, reading
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear has an axis."""
@@ -17,25 +17,32 @@ def version(model: onnx.ModelProto) -> int:
     )
 
 
-def raised(model: onnx.ModelProto, target: int) -> onnx.ModelProto | None:
-    """Return the model at opset `target`, or None where onnx knows no way.
+def raise_to(model: onnx.ModelProto, target: int) -> bool:
+    """Raise a model to opset `target` in place; False, and unchanged, where onnx knows no way.
 
-    The converter sees the weights as inputs: it copies what it sees several times over.
+    The converter sees the weights as inputs: it copies what it sees several times over. It does
+    not look into bodies and functions, whose operators would silently mean something else.
     """
-    light = constants.light(model)
+    if model.functions or any(True for node in model.graph.node for _ in reading.bodies(node)):
+        return False
     try:
-        converted = version_converter.convert_version(light, target)
+        converted = version_converter.convert_version(constants.light(model), target)
     except Exception:  # the converter lacks adapters, and says so in many ways
-        return None
-    fresh = onnx.ModelProto(ir_version=max(converted.ir_version, constants.LEAST_IR))
-    fresh.opset_import.extend(converted.opset_import)
-    graph = fresh.graph
-    graph.name = model.graph.name or "graph"
-    graph.node.extend(converted.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.initializer.extend(converted.graph.initializer)
-    # Heavy ones were inputs to the converter; those that it made itself are in its answer.
-    graph.initializer.extend(one for one in model.graph.initializer if constants.is_heavy(one))
-    fresh.metadata_props.extend(model.metadata_props)
-    return fresh
+        return False
+    adopt(model, converted)
+    return True
+
+
+def adopt(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
+    """Take over everything but the heavy weights from a graph that `constants.light` began."""
+    model.ir_version = max(light.ir_version, constants.LEAST_IR)
+    del model.opset_import[:]
+    model.opset_import.extend(light.opset_import)
+    graph = model.graph
+    del graph.node[:]
+    graph.node.extend(light.graph.node)
+    del graph.value_info[:]
+    for at in reversed(range(len(graph.initializer))):
+        if not constants.is_heavy(graph.initializer[at]):
+            del graph.initializer[at]
+    graph.initializer.extend(light.graph.initializer)

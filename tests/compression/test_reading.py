@@ -101,11 +101,16 @@ def test_a_truncated_model_never_passes(tmp_path: Path, keep: int) -> None:
 def external(folder: Path, location: str = "weights.bin") -> Path:
     """The MLP with its weights in another file, which really lies at `location`."""
     path = models.mlp(folder / "m.onnx", hidden=64)
-    model = onnx.load(path)
-    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    apart(path)
     if location != "weights.bin":
         relocate(path, location)
     return path
+
+
+def apart(path: Path) -> None:
+    """Move the weights of a model into weights.bin beside it."""
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
 
 
 def relocate(path: Path, location: str, **more: str) -> None:
