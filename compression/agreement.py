@@ -3,7 +3,7 @@
 | kind | agreement | judged by |
 | --- | --- | --- |
 | logits | share of rows with the same class | alike/classes.py |
-| steps | share of steps with the same class where either is not blank | alike/classes.py |
+| steps | share of steps with the same class where either is not blank | alike/steps.py |
 | embedding | share that keep their nearest neighbour, of few the cosine | alike/vectors.py |
 | detections | F1 of one-to-one hits by class and overlap | alike/detections.py |
 | mask | intersection over union, its mean over classes | alike/regions.py |
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compression.alike import classes, numbers, regions, roles, vectors
+from compression.alike import classes, numbers, regions, roles, steps, vectors
 from compression.alike.detections import Detections, f1
 from compression.alike.interval import Agreed, Running
 from compression.alike.labels import Labels
@@ -36,7 +36,7 @@ _MEANINGLESS: frozenset[OutputKind] = frozenset({"tensor", "state"})
 
 RULES: dict[OutputKind, Callable[[OutputSpec, Array, Array], float]] = {
     "logits": classes.rows,
-    "steps": classes.steps,
+    "steps": steps.share,
     "score": numbers.same_side,
     "mask": regions.overlap,
     "embedding": vectors.cosine,
@@ -73,7 +73,7 @@ class Mean:
 
 GATHERERS: dict[OutputKind, Callable[[OutputSpec], Gatherer]] = {
     "logits": classes.Rows,
-    "steps": classes.Steps,
+    "steps": steps.Steps,
     "score": numbers.Scores,
     "embedding": vectors.Neighbours,
 }

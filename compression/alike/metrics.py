@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compression.alike import classes, matching, regions, rows
+from compression.alike import classes, matching, regions, rows, steps
 from compression.alike.numbers import ranks
 from compression.job import OutputSpec
 
@@ -111,12 +111,12 @@ def _sequences(spec: OutputSpec, a: Array, label: Array) -> tuple[list[Any], lis
     """What was read and what is written there, as lists of classes or of characters."""
     if not a.size:
         return None
-    steps = classes.answers(spec, a).ravel()
-    found = classes.collapse(steps, spec.blank)
+    every = classes.answers(spec, a).ravel()
+    found = steps.collapse(every, spec.blank)
     if label.dtype.kind == "U" and label.ndim == 0 and spec.classes:
         names = [spec.classes[one] for one in found if 0 <= one < len(spec.classes)]
         return list("".join(names)), list(str(label))
     wanted = label.ravel()
-    if label.dtype.kind not in "iu" or (spec.blank is None and len(wanted) != len(steps)):
+    if label.dtype.kind not in "iu" or (spec.blank is None and len(wanted) != len(every)):
         return None
     return found, [int(one) for one in wanted if one >= 0]
