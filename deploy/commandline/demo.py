@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from agent.errors import BadInput
-from deploy.commandline.options import read_budget, read_outputs
+from deploy.commandline import outputs
+from deploy.commandline.options import read_budget
 from deploy.demo import plan, show, stage
 from deploy.demo.screen import Screen, console
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluation", type=Path, metavar="X.npz", help="other inputs, to judge it by"
     )
     parser.add_argument(
-        "--outputs", action="append", default=[], metavar="NAME=KIND[:AXIS]",
+        "--outputs", action="append", default=[], metavar=outputs.FORMAT,
         help="what an output means, such as logits=logits; may be repeated",
     )  # fmt: skip
     parser.add_argument(
@@ -80,7 +81,7 @@ def _plan(arguments: argparse.Namespace, folder: Path) -> plan.Plan:
         arguments.model,
         calibration=arguments.calibration,
         evaluation=arguments.evaluation,
-        outputs=read_outputs(arguments.outputs),
+        outputs=outputs.read(arguments.outputs),
         budget=budget,
     )
 

@@ -16,17 +16,12 @@ from agent.errors import BadInput
 from agent.link.mqtt import Link
 from agent.protocol import trust
 from agent.protocol.topics import Topics
-from compression.job import Budget, OutputSpec
+from compression.job import Budget
 from compression.words import explain
 from deploy.fleet import Fleet
 
 CONNECT_S = 10.0
 PORTS = {False: 1883, True: 8883}
-QUALIFIERS = {
-    "logits": "axis", "steps": "blank", "embedding": "axis", "score": "threshold",
-    "detections": "threshold", "mask": "threshold",
-}  # fmt: skip
-"""What follows the second colon-separated word of --outputs, by kind."""
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -145,28 +140,3 @@ def read_budget(pairs: Sequence[str]) -> Budget:
     except ValidationError as error:
         known = ", ".join(Budget.model_fields)
         raise BadInput(f"cannot use the budget: {explain(error)}; known: {known}") from error
-
-
-def read_outputs(texts: Sequence[str]) -> tuple[OutputSpec, ...]:
-    """The outputs of repeated `NAME=KIND[:NUMBER]`; names may hold colons and slashes.
-
-    Raises:
-        BadInput: an unknown kind, or a number where the kind takes none.
-    """
-    return tuple(_output(text) for text in texts)
-
-
-def _output(text: str) -> OutputSpec:
-    name, separator, meaning = text.rpartition("=")
-    kind, _, number = meaning.partition(":")
-    if not separator or not name:
-        raise BadInput(f"cannot read output {text!r}: write NAME=KIND or NAME=KIND:NUMBER")
-    fields: dict[str, object] = {"name": name, "kind": kind}
-    if number:
-        if kind not in QUALIFIERS:
-            raise BadInput(f"cannot read output {text!r}: kind {kind!r} takes no number")
-        fields[QUALIFIERS[kind]] = number
-    try:
-        return OutputSpec.model_validate(fields)
-    except ValidationError as error:
-        raise BadInput(f"cannot read output {text!r}: {explain(error)}") from error

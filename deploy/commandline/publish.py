@@ -12,14 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from agent.protocol.manifest import Manifest
 from deploy import publish
-from deploy.commandline import options
+from deploy.commandline import options, outputs
 
 EXAMPLES = """examples:
   trimtab-fleet publish net.onnx --name net --version 3 --key ~/.trimtab/fleet.key
   trimtab-fleet publish net.onnx --name net --version 3 --calibration inputs.npz \\
       --evaluation labelled.npz --outputs probabilities=logits:1 --min-agreement 0.99
+  trimtab-fleet publish detector.onnx --name eye --version 1 \\
+      --outputs out=detections:0.4,columns=box+score+class,box_format=xyxy
   kinds of outputs: logits:AXIS steps:BLANK embedding:AXIS detections:THRESHOLD
       mask:THRESHOLD score:THRESHOLD state tensor (the number may be left out)
+  fields: axis, blank, threshold, classes=FILE; of detections also role=boxes|scores|classes|
+      count|rows, columns=box+score+class, box_format=xyxy|yxyx|xywh|cxcywh, iou_threshold
 """
 
 
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, metavar="X.npz", help="typical inputs")
     parser.add_argument("--evaluation", type=Path, metavar="X.npz", help="other inputs, labelled")
     parser.add_argument(
-        "--outputs", action="append", default=[], metavar="NAME=KIND[:NUMBER]",
+        "--outputs", action="append", default=[], metavar=outputs.FORMAT,
         help="what an output means; repeatable",
     )  # fmt: skip
     parser.add_argument("--min-agreement", type=float, default=0.98, metavar="SHARE")
@@ -55,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         display_version=arguments.display_version,
         calibration=arguments.calibration,
         evaluation=arguments.evaluation,
-        outputs=options.read_outputs(arguments.outputs),
+        outputs=outputs.read(arguments.outputs),
         min_agreement=arguments.min_agreement,
         budget=options.read_budget(arguments.budget),
         licence=arguments.licence,
@@ -92,9 +96,7 @@ class _Bars(Progress):
 
 
 def _report(manifest: Manifest) -> None:
-    guessed = manifest.metadata.get("guessed_outputs", "").split(",")
     size_mib = manifest.files.model.size_bytes / 2**20
     print(f"published {manifest.name}@{manifest.version} ({size_mib:.1f} MiB)")
     for output in manifest.outputs:
-        hint = " (guessed; name it with --outputs)" if output.name in guessed else ""
-        print(f"  output {output.name}: {output.kind}{hint}")
+        print(f"  output {outputs.describe(output)}")

@@ -147,7 +147,7 @@ async def test_a_model_is_published_and_taken_off_again(
     model = str(models.cnn(tmp_path / "net.onnx"))
     words = ["publish", model, "--name", "net", "--version", "1", "--outputs", "logits=logits:1"]
     assert await fleet(broker, key_file, *words) == 0
-    assert "output logits: logits\n" in capsys.readouterr().out
+    assert "output logits=logits,axis=1\n" in capsys.readouterr().out
     assert await fleet(broker, key_file, "unpublish", "--name", "net", "--version", "1") == 0
     assert "unpublished net@1" in capsys.readouterr().out
 
@@ -184,16 +184,6 @@ def test_what_is_wrong_is_named_and_exits_with_2(
     given = ["deploy", "--model", "net", "--version", "1", "--device", "d", "--key", str(key_file)]
     assert cli.main([*given, *words]) == 2
     assert says in capsys.readouterr().err
-
-
-def test_outputs_are_read_with_their_numbers() -> None:
-    read = options.read_outputs(["a:0=logits:-1", "x/y=score:0.5", "s=steps:0", "t=tensor"])
-    assert [(o.name, o.kind, o.axis, o.blank, o.threshold) for o in read] == [
-        ("a:0", "logits", -1, None, None),
-        ("x/y", "score", None, None, 0.5),
-        ("s", "steps", None, 0, None),
-        ("t", "tensor", None, None, None),
-    ]
 
 
 @pytest.mark.parametrize("name", [name for name in cli.TABLE if name != "demo"])

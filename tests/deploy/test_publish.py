@@ -79,6 +79,7 @@ async def test_what_is_published_can_be_verified_and_fetched(
     assert inputs == (tmp_path / "inputs.npz").read_bytes()
     assert manifest.inputs[0].shape == (-1, 3, 32, 32)
     assert (manifest.outputs[0].name, manifest.outputs[0].kind) == ("logits", "logits")
+    assert manifest.outputs[0].guessed
     assert manifest.metadata == {"guessed_outputs": "logits"}
     assert {name for name, _, _ in progress} == {"net0.onnx", "inputs.npz"}
 
@@ -235,6 +236,7 @@ def test_an_operators_word_on_an_output_overrides_the_guess(tmp_path: Path) -> N
     path = models.mlp(tmp_path / "net.onnx")
     facts = onnx_facts.read(path, named=[OutputSpec(name="y", kind="embedding")])
     assert (facts.outputs[0].kind, facts.guessed) == ("embedding", ())
+    assert not facts.outputs[0].guessed
     with pytest.raises(BadInput, match=r"output 'z': net\.onnx has y"):
         onnx_facts.read(path, named=[OutputSpec(name="z")])
 
