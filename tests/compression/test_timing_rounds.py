@@ -56,31 +56,34 @@ def test_each_round_is_one_sample_in_the_order_that_starts_all_alike(
     tmp_path: Path, inputs: samples.Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interleaving, "LEAST_SEGMENT_S", 0.0)
+    monkeypatch.setattr(interleaving, "HEAT_S", 0.0)
+    monkeypatch.setattr(interleaving, "ROUNDS_PER_BURST", 1)
     monkeypatch.setattr(interleaving, "PATIENCE", 1)
     runs: list[tuple[str, bytes]] = []
     bench(tmp_path, inputs, lambda who, x: runs.append((who, x.tobytes()))).run(plan(16))
-    rounds = [runs[at : at + 4] for at in range(len(runs) % 4, len(runs), 4)]
+    rounds = [runs[at : at + 5] for at in range(len(runs) % 5, len(runs), 5)]
     timed = rounds[-16:]
-    assert ["".join(who for who, _ in one) for one in timed] == ["coco"] * 16
+    # One to wake the CPU, one so that all begin alike, and the three that are timed.
+    assert ["".join(who for who, _ in one) for one in timed] == ["ccoco"] * 16
     seen = [{x for _, x in one} for one in timed]
     assert all(len(one) == 1 for one in seen)
     counts = [sum(one == other for other in seen) for one in seen]
     assert counts == [2] * 16  # eight samples, each twice
 
 
-def test_the_deadline_ends_it_but_three_rounds_are_run(
+def test_the_deadline_ends_it_but_at_least_three_rounds_are_run(
     tmp_path: Path, inputs: samples.Samples
 ) -> None:
     figures, _ = bench(tmp_path, inputs, lambda *_: None).run(plan(100, seconds=0))
-    assert figures["rounds"] == 3
+    assert 3 <= figures["rounds"] < 3 + interleaving.ROUNDS_PER_BURST
 
 
-def test_a_model_too_slow_for_three_rounds_is_timed_once(
+def test_a_model_too_slow_for_three_rounds_is_timed_in_one_burst(
     tmp_path: Path, inputs: samples.Samples
 ) -> None:
     long_ago = interleaving.Plan(100, deadline=0.0, latest=0.0)
     figures, _ = bench(tmp_path, inputs, lambda *_: None).run(long_ago)
-    assert figures["rounds"] == 1
+    assert figures["rounds"] <= interleaving.ROUNDS_PER_BURST  # one burst
 
 
 def test_many_more_rounds_than_asked_for_are_never_run(
@@ -88,7 +91,7 @@ def test_many_more_rounds_than_asked_for_are_never_run(
 ) -> None:
     monkeypatch.setattr(interleaving.Timed, "tight", lambda _: False)
     figures, _ = bench(tmp_path, inputs, lambda *_: None).run(plan(5))
-    assert figures["rounds"] == 20
+    assert 20 <= figures["rounds"] < 20 + interleaving.ROUNDS_PER_BURST
 
 
 def test_a_tight_interval_ends_it_sooner(
@@ -96,7 +99,9 @@ def test_a_tight_interval_ends_it_sooner(
 ) -> None:
     monkeypatch.setattr(interleaving.Timed, "tight", lambda _: True)
     figures, _ = bench(tmp_path, inputs, lambda *_: None).run(plan(1000))
-    assert figures["rounds"] == 20  # what a 95th percentile needs
+    assert (
+        20 <= figures["rounds"] < 20 + interleaving.ROUNDS_PER_BURST
+    )  # what a 95th percentile needs
 
 
 def test_rounds_in_which_the_clock_fell_do_not_count(
@@ -120,8 +125,9 @@ def test_rounds_in_which_the_clock_fell_do_not_count(
 
 
 def test_where_the_clock_never_rests_it_still_ends_and_says_so(
-    tmp_path: Path, inputs: samples.Samples
+    tmp_path: Path, inputs: samples.Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(interleaving.Timed, "tight", lambda _: False)
     bits = tmp_path / FIRMWARE
     bits.parent.mkdir(parents=True)
     bits.write_text("0")
@@ -129,7 +135,7 @@ def test_where_the_clock_never_rests_it_still_ends_and_says_so(
     figures, method = bench(tmp_path, inputs, lambda *_: bits.write_text(next(changes))).run(
         plan(5)
     )
-    assert figures["rounds"] == 20
+    assert 20 <= figures["rounds"] < 20 + interleaving.ROUNDS_PER_BURST
     assert "it is never steady" in method["latency"]
     assert "throttled" in method["clock"]
 
