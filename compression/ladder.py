@@ -10,6 +10,7 @@ from compression.errors import BadInputs
 from compression.job import (
     Budget,
     DeviceClass,
+    Division,
     Ladder,
     Measurement,
     ModelRef,
@@ -74,11 +75,19 @@ def _misses(measurement: Measurement, budget: Budget, cores: int) -> list[tuple[
     agreement = measurement.agreement
     if budget.min_agreement is not None and agreement.value < budget.min_agreement:
         text = (
-            f"agreement {agreement.value:.3f} ({agreement.kind}, {agreement.samples} samples) "
-            f"below {budget.min_agreement:.3f}"
+            f"agreement {agreement.value:.3f} ({agreement.kind}, {agreement.samples} "
+            f"{agreement.split} samples) below {budget.min_agreement:.3f}"
         )
         found.append((text, budget.min_agreement / max(agreement.value, 1e-3) - 1.0))
     return found
+
+
+def standing(rung: Rung) -> float:
+    """The agreement that a rung is ordered by: what it was chosen by, not what it reports.
+
+    To order by what is reported would choose by it, and the figure of the first would be too good.
+    """
+    return (rung.chosen_by or rung.measurement.agreement).value
 
 
 def judged(rung: Rung, budget: Budget, *, cores: int) -> Rung:
@@ -94,17 +103,19 @@ def build(
     budget: Budget,
     rungs: Sequence[Rung],
     rejected: Sequence[Rejected] = (),
+    division: Division | None = None,
 ) -> Ladder:
     """Judge and order: first those that meet the budget, by agreement; then by how far they miss.
 
-    Among equals the faster comes first, then the smaller.
+    The agreement that orders is the one that they were chosen by (`standing`). Among equals the
+    faster comes first, then the smaller.
     """
     cores = device_class.cores
 
     def place(rung: Rung) -> tuple[float, ...]:
         m = rung.measurement
         far = shortfall(m, budget, cores=cores)
-        return (far, -m.agreement.value, m.latency_ratio, m.size_mib)
+        return (far, -standing(rung), m.latency_ratio, m.size_mib)
 
     ordered = sorted((judged(rung, budget, cores=cores) for rung in rungs), key=place)
     return Ladder(
@@ -113,6 +124,7 @@ def build(
         budget=budget,
         rungs=tuple(ordered),
         rejected=tuple(rejected),
+        division=division,
     )
 
 
@@ -120,7 +132,7 @@ def pick(ladder: Ladder, budget: Budget) -> Rung | None:
     """The best rung under `budget`, which need not be the ladder's own; None: nothing meets it."""
     cores = ladder.device_class.cores
     fitting = [rung for rung in ladder.rungs if not misses(rung.measurement, budget, cores=cores)]
-    return max(fitting, key=lambda rung: rung.measurement.agreement.value, default=None)
+    return max(fitting, key=standing, default=None)
 
 
 def nearest(ladder: Ladder, budget: Budget) -> Rung | None:

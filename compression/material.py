@@ -1,20 +1,19 @@
 """What a job works with: the model's words, its inputs in disjoint parts, ranges on request."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
-from compression import description, runtime, samples, statistics
-from compression.job import CompressJob, OutputSpec, Split
+from compression import description, runtime, samples, splits, statistics
+from compression.job import CompressJob, Division, InputSpec, OutputSpec
 
-SHARES = (0.35, 0.15)
-"""Of the inputs: to calibrate, to choose among candidates; the rest reports."""
-MOST_CALIBRATING = 128
-MOST_CHOOSING = 40
-MOST_REPORTING = 400
+APART = (0.5, 0.5, 0.0)
+"""Shares where an evaluation file reports, as of splits.SHARES."""
+MOST_LOOKING = 40
+"""Of the choosing part, for the look at a candidate before its trial."""
 _SYNTHETIC = 16
 
 
@@ -24,13 +23,15 @@ class Material:
 
     inputs: samples.Samples
     inputs_path: Path
-    """The file that trials read, and whose indices `report` are."""
+    """The file that calibrates and chooses, opened as `inputs`."""
+    report_path: Path
+    """The file that reports, whose indices `report` are."""
     outputs: tuple[OutputSpec, ...]
     guessed: frozenset[str]
     calibration: tuple[int, ...]
     choosing: tuple[int, ...]
     report: tuple[int, ...]
-    split: Split
+    division: Division
     verified: bool
     """False where no inputs came with the job and random ones stand in."""
     model_sha256: str
@@ -49,36 +50,46 @@ class Material:
         """
         model_path = Path(job.model_path)
         described = description.describe(model_path)
-        guessed = () if job.outputs else described.guessed
+        outputs = job.outputs or described.outputs
         given = job.calibration_path or job.evaluation_path
         path = Path(given) if given else _synthetic(job, work)
         inputs = samples.open_samples(path, described.inputs)
-        parts = samples.split(len(inputs), job.seed, shares=SHARES)
-        report, report_path = parts[2], path
-        split: Split = "held-out"
-        if job.evaluation_path and job.calibration_path:
-            report_path, split = Path(job.evaluation_path), "evaluation"
-            with samples.open_samples(report_path, described.inputs) as evaluation:
-                report = tuple(range(len(evaluation)))
+        try:
+            parts = _divided(job, inputs)
+            if _reported_apart(job):
+                report_path = Path(str(job.evaluation_path))
+                report = _evaluation(report_path, described.inputs)
+                division = parts.division(reporting=len(report), split="evaluation")
+            else:
+                report, report_path, division = parts.reporting, path, parts.division()
+        except BaseException:
+            inputs.close()
+            raise
         model_sha256 = sha256(model_path)
         budget_threads = job.budget.threads or 1
         return cls(
             inputs=inputs,
-            inputs_path=report_path,
-            outputs=job.outputs or described.outputs,
-            guessed=frozenset(guessed),
-            calibration=parts[0][:MOST_CALIBRATING],
-            choosing=parts[1][:MOST_CHOOSING],
-            report=report[:MOST_REPORTING],
-            split=split,
+            inputs_path=path,
+            report_path=report_path,
+            outputs=outputs,
+            guessed=frozenset(one.name for one in outputs if one.guessed),
+            calibration=parts.calibrating,
+            choosing=parts.choosing,
+            report=report,
+            division=division,
             verified=given is not None,
             model_sha256=model_sha256,
             keys=(
                 model_sha256, sha256(path), sha256(report_path), str(job.seed),
-                str(budget_threads), job.device_class.model_dump_json(),
+                str(parts), str(budget_threads), job.device_class.model_dump_json(),
             ),
             threads=budget_threads,
         )  # fmt: skip
+
+    @property
+    def looking(self) -> tuple[int, ...]:
+        """The samples of the choosing part for a first look, spread over it."""
+        return self.choosing[:: -(-len(self.choosing) // MOST_LOOKING)]
 
     def close(self) -> None:
         """Close the inputs."""
@@ -98,6 +109,34 @@ class Material:
                 progress=progress,
             )
         return self._ranges[name]
+
+
+def _divided(job: CompressJob, inputs: samples.Samples) -> splits.Splits:
+    shares = APART if _reported_apart(job) else splits.SHARES
+    digests = [_digest(inputs.sample(index)) for index in range(len(inputs))]
+    return splits.divide(digests, seed=job.seed, sources=inputs.sources(), shares=shares)
+
+
+def _reported_apart(job: CompressJob) -> bool:
+    return bool(job.evaluation_path and job.calibration_path)
+
+
+def _evaluation(path: Path, inputs: Sequence[InputSpec]) -> tuple[int, ...]:
+    """Check every sample that reports, so that a bad one is told before the work begins."""
+    with samples.open_samples(path, inputs) as evaluation:
+        report = tuple(range(min(len(evaluation), splits.MOST[2])))
+        for index in report:
+            evaluation.sample(index)
+    return report
+
+
+def _digest(sample: samples.Arrays) -> bytes:
+    """Return a hash that is equal for samples which are equal to the last bit."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, array in sample.items():
+        found.update(f"{name} {array.shape} ".encode())
+        found.update(array.tobytes())
+    return found.digest()
 
 
 def sha256(path: Path) -> str:

@@ -42,11 +42,11 @@ def look(
     try:
         variant = pipeline.run(recipe, model, calibrate=material.calibrate)
         content = variant.SerializeToString(deterministic=True)
-        judge = _compare(material, original, variant, material.choosing)
+        judge = _compare(material, original, variant, material.looking)
     except BadModel as error:
         return Preview(recipe, key, path, problem=str(error))
     durable.replace(path, content)
-    judged = judge.agreement("calibration")
+    judged = judge.agreement("choosing")
     return Preview(
         recipe=recipe,
         key=key,
@@ -77,10 +77,10 @@ def single_node_sqnr(
         one = Recipe(label=node, passes=(alone,))
         try:
             variant = pipeline.run(one, base, calibrate=material.calibrate)
-            judge = _compare(material, original, variant, material.choosing[:FEW])
+            judge = _compare(material, original, variant, material.looking[:FEW])
         except BadModel:
             continue
-        figures[node] = judge.sqnr_db()[judge.agreement("calibration").output]
+        figures[node] = judge.sqnr_db()[judge.agreement("choosing").output]
     return figures
 
 

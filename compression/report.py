@@ -1,6 +1,17 @@
 """A ladder as text for people (pure)."""
 
-from compression.job import Ladder, Measurement, Rejected, Rung, Tried
+from collections.abc import Sequence
+
+from compression.job import (
+    Agreement,
+    Division,
+    Labelled,
+    Ladder,
+    Measurement,
+    Rejected,
+    Rung,
+    Tried,
+)
 
 _HEAD = (
     "",
@@ -26,10 +37,44 @@ def table(ladder: Ladder) -> str:
     lines += [f"   {miss}" for rung in ladder.rungs[:1] for miss in rung.misses]
     if any(not rung.verified for rung in ladder.rungs):
         lines.append("agreement is on random inputs: give real ones to know")
+    if ladder.division is not None:
+        lines.append(division(ladder.division))
     if ladder.rejected:
         lines += ["", "rejected"]
-        lines += [f"   {_why(one)}" for one in ladder.rejected]
+        lines += [f"   {_why(one)}" for one in ladder.rejected if one.tried]
+        lines += [f"   {text}" for text in (untried(ladder.rejected),) if text]
     return "\n".join(lines) + "\n"
+
+
+def division(found: Division) -> str:
+    """Say in one line which inputs calibrated, chose and reported."""
+    text = (
+        f"inputs: {found.calibrating} calibrate, {found.choosing} choose, "
+        f"{found.reporting} report ({found.split})"
+    )
+    total = found.calibrating + found.choosing
+    total += found.reporting if found.split == "held-out" else 0
+    if found.apart and found.sources < total:
+        text += f"; of {found.sources} sources, none in two parts"
+    if found.copies:
+        text += f"; {found.copies} equal to another left out"
+    if not found.apart:
+        same = "do all" if found.split == "calibration" else "calibrate and choose"
+        text += f"; too few to keep apart, so the same ones {same}: give more to know more"
+    return text
+
+
+def untried(rejected: Sequence[Rejected]) -> str:
+    """Name in one line the candidates that were left, with the reason of the first; or nothing."""
+    left = [one for one in rejected if not one.tried]
+    if not left:
+        return ""
+    names = ", ".join(one.recipe.label for one in left)
+    if len(left) == 1:
+        return f"{names}: {left[0].reason}"
+    over = [one for one in left if "minutes" in one.reason]
+    why = "the minutes of the job are over" if over else "they looked no better than what is kept"
+    return f"{len(left)} not tried, as {why}: {names}"
 
 
 def _row(place: int, rung: Rung) -> tuple[str, ...]:
@@ -43,9 +88,15 @@ def _row(place: int, rung: Rung) -> tuple[str, ...]:
         f"{found.latency_p50_ms:.2f}",
         f"{found.latency_p95_ms:.2f}",
         f"{found.latency_ratio:.2f} {found.ratio_basis}",
-        f"{agreement.value:.3f} [{agreement.low:.3f}, {agreement.high:.3f}] {agreement.kind}"
-        + (" (guessed)" if agreement.guessed else ""),
+        f"{_agreed(agreement)} {agreement.kind}" + (" (guessed)" if agreement.guessed else ""),
         "meets" if rung.meets_budget else "misses",
+    )
+
+
+def _agreed(agreement: Agreement) -> str:
+    return (
+        f"{agreement.value:.3f} [{agreement.low:.3f}, {agreement.high:.3f}] "
+        f"on {agreement.samples} {agreement.split}"
     )
 
 
@@ -57,13 +108,15 @@ def line(tried: Tried) -> str:
     """One candidate that was judged, as one line while the work goes on."""
     if tried.rejected is not None:
         return f"rejected {_why(tried.rejected)}"
+    if tried.untried:
+        return untried(tried.untried)
     rung = tried.rung
     if rung is None:
         return ""
     found = rung.measurement
     figures = (
         f"{found.size_mib:.2f} MiB, ratio {found.latency_ratio:.2f} ({found.ratio_basis}), "
-        f"agreement {found.agreement.value:.3f}"
+        f"agreement {_agreed(found.agreement)}"
     )
     return f"measured {rung.recipe.label}: {figures}" + "".join(f"; {miss}" for miss in rung.misses)
 
@@ -95,7 +148,18 @@ def measurement(found: Measurement) -> str:
         f"agreement {agreement.value:.4f} [{agreement.low:.4f}, {agreement.high:.4f}] by "
         f"{agreement.kind}{' (guessed)' if agreement.guessed else ''} of {agreement.output!r}, "
         f"{agreement.samples} {agreement.split} samples",
+        *(f"{name} {value:.4f}" for name, value in agreement.also.items()),
+        *(labelled(one) for one in found.labelled),
         *(f"{name}: SQNR {value:.1f} dB" for name, value in found.sqnr_db.items()),
         *(f"{name}: {how}" for name, how in found.method.items()),
     ]
     return "\n".join(lines)
+
+
+def labelled(found: Labelled) -> str:
+    """The user's own metric of both models, and their difference, in one line."""
+    return (
+        f"{found.metric} by labels {found.candidate:.4f}, original {found.original:.4f} "
+        f"(difference {found.candidate - found.original:+.4f} [{found.low:+.4f}, "
+        f"{found.high:+.4f}]) on {found.samples} samples"
+    )

@@ -1,7 +1,7 @@
 """onnxruntime sessions as compression uses them: options, loading, running, errors in one line."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,24 @@ def run(loaded: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any
     except Exception as error:
         shapes = {name: list(array.shape) for name, array in feeds.items()}
         raise BadModel(f"cannot run the model on inputs of {shapes}: {one_line(error)}") from error
+
+
+def each(loaded: Any, feeds: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Run once and give one output after the other, so that numpy never holds all of them.
+
+    Raises:
+        BadModel: it fails while running.
+    """
+    names = [value.name for value in loaded.get_outputs()]
+    try:
+        given = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in feeds.items()}
+        found = loaded.run_with_ort_values(names, given)
+    except Exception as error:
+        shapes = {name: list(array.shape) for name, array in feeds.items()}
+        raise BadModel(f"cannot run the model on inputs of {shapes}: {one_line(error)}") from error
+    found.reverse()
+    for name in names:
+        yield name, found.pop().numpy()
 
 
 def input_spec(value: Any) -> InputSpec:

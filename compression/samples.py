@@ -1,12 +1,12 @@
 """Inputs on disk (.npz): checked as they are opened, read one sample at a time.
 
 One array per model input under the input's own name, samples on the leading axis; ragged inputs
-as `NAME::0000`, `NAME::0001`, ...; labels as `::labels`; the outputs that a probe expects as
-`::expected::NAME`. Memory does not grow with the number of samples: stored arrays are read in
-place, compressed ones are unpacked once into an unnamed temporary file.
+as `NAME::0000`, `NAME::0001`, ...; labels as `::labels`; the number of each sample's source as
+`::source`; the outputs that a probe expects as `::expected::NAME`. Memory does not grow with the
+number of samples: stored arrays are read in place, compressed ones are unpacked once into an
+unnamed temporary file.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from compression.npz import Archive
 
 Arrays = dict[str, NDArray[Any]]
 LABELS = "::labels"
+SOURCE = "::source"
 EXPECTED = "::expected::"
 DEFAULT_BYTES = 2 * 1024**3
 """The most bytes that all arrays of one file may hold, unpacked."""
@@ -93,6 +94,14 @@ class Samples:
         stored = self._archive.arrays.get(LABELS)
         return None if stored is None else stored.read()
 
+    def sources(self) -> tuple[int, ...] | None:
+        """Return the number of each sample's source, or None where nobody says.
+
+        Samples of one source are nearly the same: crops of one photograph, frames of one film.
+        """
+        stored = self._archive.arrays.get(SOURCE)
+        return None if stored is None else tuple(int(source) for source in stored.read())
+
     def shapes(self, index: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of sample `index` without reading its values."""
         return {
@@ -117,6 +126,12 @@ class Samples:
         labels = self._archive.arrays.get(LABELS)
         if labels is not None and labels.shape[:1] != (len(self),):
             raise self._bad(f"labels of shape {labels.shape} for {len(self)} samples")
+        source = self._archive.arrays.get(SOURCE)
+        if source is not None and (source.shape != (len(self),) or source.dtype.kind not in "iu"):
+            raise self._bad(
+                f"{SOURCE} of shape {list(source.shape)} and {source.dtype}: one whole number "
+                f"for each of the {len(self)} samples is wanted"
+            )
         for name, column in self._columns.items():
             stored = (column.whole,) if column.whole else column.each
             wanted = self._specs[name]
@@ -172,24 +187,6 @@ def write(
         arrays[LABELS] = labels
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-def split(
-    count: int, seed: int, *, shares: tuple[float, float] = (0.5, 0.2)
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Divide sample indices into disjoint (calibration, choosing, reporting) parts.
-
-    What reports neither calibrated nor chose. With fewer than three samples all parts hold
-    all of them, and the caller must say so.
-    """
-    order = list(range(count))
-    if count < 3:
-        return tuple(order), tuple(order), tuple(order)
-    random.Random(seed).shuffle(order)  # noqa: S311  # a split, not a secret
-    first = min(max(1, round(count * shares[0])), count - 2)
-    second = min(max(1, round(count * shares[1])), count - first - 1)
-    parts = order[:first], order[first : first + second], order[first + second :]
-    return tuple(sorted(parts[0])), tuple(sorted(parts[1])), tuple(sorted(parts[2]))
 
 
 def _pack(name: str, rows: list[NDArray[Any]]) -> Arrays:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compression import durable, ladder
-from compression.job import Ladder, Measurement, Recipe, Rung, Runtime, Tried
+from compression.job import Agreement, Ladder, Measurement, Recipe, Rung, Runtime, Tried
 from compression.material import sha256
 
 
@@ -46,6 +46,7 @@ class Shelf:
         runtime: Runtime,
         measurement: Measurement,
         verified: bool,
+        chosen_by: Agreement | None = None,
     ) -> Rung:
         """Move a candidate into place, then remember it: a power cut between repeats its trial."""
         digest = sha256(file)
@@ -63,9 +64,21 @@ class Shelf:
             meets_budget=False,  # the budget of each run decides
             verified=verified,
             probe=placed.name if placed.exists() else None,
+            chosen_by=chosen_by,
         )
         durable.replace(self._note(key), Tried(rung=rung).to_json())
         return rung
+
+    def remember(self, key: str, found: Measurement) -> None:
+        """Keep what a candidate was chosen by, so that a run after a kill needs no second trial."""
+        durable.replace(self._choice(key), found.to_json())
+
+    def recall(self, key: str) -> Measurement | None:
+        """What a candidate was chosen by in an earlier run."""
+        try:
+            return Measurement.model_validate_json(self._choice(key).read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def get(self, key: str) -> Rung | None:
         """The rung of an earlier run, if it is there and whole."""
@@ -89,6 +102,9 @@ class Shelf:
         for pattern in ("candidate-*", "probe-*", "*.tmp"):
             for path in self.work.glob(pattern):
                 path.unlink()
+
+    def _choice(self, key: str) -> Path:
+        return self.work / f"chosen-{key}.json"
 
     def _note(self, key: str) -> Path:
         return self.work / f"tried-{key}.json"

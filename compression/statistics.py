@@ -1,24 +1,24 @@
-"""What calibration streams: the range of each float tensor, sample by sample.
+"""What calibration streams first: the range of each float tensor, sample by sample.
 
 The minima and maxima are taken inside the graph (ReduceMin and ReduceMax nodes are added), so no
-activation ever leaves the session: beyond the model itself the state is four numbers a tensor,
-whatever the number of samples.
+activation ever leaves the session: beyond the model itself the state is a few numbers a tensor,
+whatever the number of samples. What needs the values themselves is in gathering.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
-from compression import runtime
+from compression import runtime, taps
 from compression.errors import BadInputs
-from compression.job import Runtime
 
 Arrays = dict[str, NDArray[Any]]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Range:
 
 
 class Accumulator:
-    """Running extremes of a fixed list of tensors: four vectors, no history."""
+    """Running extremes and largest shapes of a fixed list of tensors: no history."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -48,6 +48,7 @@ class Accumulator:
         self._high = np.full(len(names), -np.inf)
         self._sum_low = np.zeros(len(names))
         self._sum_high = np.zeros(len(names))
+        self._shapes: dict[str, Shape] = dict.fromkeys(names, (0,))
 
     @property
     def state_bytes(self) -> int:
@@ -55,13 +56,21 @@ class Accumulator:
         vectors = (self._low, self._high, self._sum_low, self._sum_high)
         return sum(vector.nbytes for vector in vectors)
 
-    def add(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
-        """Take in one sample's extremes, both [len(names)] float64."""
+    def add(
+        self,
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+        shapes: Mapping[str, Shape] | None = None,
+    ) -> None:
+        """Take in one sample's extremes, both [len(names)] float64, and shapes by name."""
         self.samples += 1
         self._low = np.minimum(self._low, low)
         self._high = np.maximum(self._high, high)
         self._sum_low += low
         self._sum_high += high
+        for name, shape in (shapes or {}).items():
+            if math.prod(shape) >= math.prod(self._shapes[name]):
+                self._shapes[name] = shape
 
     def ranges(self) -> dict[str, Range]:
         """The ranges by tensor name; tensors whose extremes are not finite are left out."""
@@ -73,20 +82,9 @@ class Accumulator:
             if np.isfinite(values).all()
         }
 
-
-def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of all float32 tensors that inputs and nodes of the main graph bring, in order."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    names = [value.name for value in model.graph.input]
-    names += [name for node in model.graph.node for name in node.output if name]
-    del probe.graph.output[:]
-    # An output without a type takes the one that onnxruntime infers: better than onnx's guess.
-    produced = names[len(model.graph.input) :]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in produced)
-    session = runtime.session(probe, runtime.options(optimization="disabled"))
-    values = [*session.get_inputs(), *session.get_outputs()]
-    return tuple(value.name for value in values if value.type == "tensor(float)")
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each tensor in the sample where it was largest."""
+        return dict(self._shapes)
 
 
 def ranges(
@@ -103,29 +101,34 @@ def ranges(
         BadInputs: there are no samples.
         BadModel: the model does not run on one of them.
     """
-    names = float_tensors(model)
-    tapped = _tapped(model, names)
-    how = Runtime(threads=threads)
-    session = runtime.session(tapped, runtime.options(how, optimization="basic"))
+    names = taps.float_tensors(model)
+    return extremes(model, feeds, names, count=count, threads=threads, progress=progress).ranges()
+
+
+def extremes(
+    model: onnx.ModelProto,
+    feeds: Iterable[Arrays],
+    names: Sequence[str],
+    *,
+    count: int,
+    threads: int = 1,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Accumulator:
+    """Run `count` samples through the model and add up the extremes of these float tensors.
+
+    Raises:
+        BadInputs: there are no samples.
+        BadModel: the model does not run on one of them, or has no such float tensor.
+    """
+    session = taps.session(taps.extremes(model, names), threads=threads)
     seen = Accumulator(names)
     for done, sample in enumerate(feeds, start=1):
-        outputs = list(runtime.run(session, sample).values())
-        extremes = np.array([float(value) for value in outputs]).reshape(-1, 2)
-        seen.add(extremes[:, 0], extremes[:, 1])
+        found = runtime.run(session, sample)
+        rows = [found[f"{taps.SEEN}{at}"] for at in range(len(names))]
+        low, high = (np.array([row[at] for row in rows], np.float64) for at in (0, 1))
+        shapes = {n: tuple(map(int, row[2:])) for n, row in zip(names, rows, strict=True)}
+        seen.add(low, high, shapes)
         progress(min(1.0, done / max(count, 1)))
     if seen.samples == 0:
         raise BadInputs("cannot calibrate: there are no samples")
-    return seen.ranges()
-
-
-def _tapped(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    graph = tapped.graph
-    del graph.output[:]
-    for index, name in enumerate(names):
-        for kind in ("ReduceMin", "ReduceMax"):
-            output = f"::{kind}::{index}"
-            graph.node.append(helper.make_node(kind, [name], [output], output, keepdims=0))
-            graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
-    return tapped
+    return seen

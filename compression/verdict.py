@@ -1,66 +1,88 @@
-"""Which candidates are worth a trial, and which become rungs (pure)."""
+"""Which candidates are worth a trial, which are kept, and when there are enough (pure).
 
-from collections.abc import Sequence
+All of it by the choosing part of the inputs: what reports is read when the choice is made.
+"""
+
+from collections.abc import Mapping
 
 from compression import ladder, timing
-from compression.job import Budget, Measurement, Rung
+from compression.job import Budget, Measurement
 from compression.preview import Preview
 
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
 ENOUGH = 2
-"""Compressed rungs that meet the budget; those after them looked no better."""
+"""Kept candidates that meet the budget; those after them looked no better."""
+
+
+def whole(budget: Budget) -> Budget:
+    """Return the budget with the least agreement that holds where nobody gave one."""
+    return budget.over(Budget(min_agreement=DEFAULT_MIN_AGREEMENT))
 
 
 def least_agreement(budget: Budget) -> float:
-    """Return the agreement below which a candidate is no rung."""
+    """Return the agreement below which a candidate is not kept."""
     return DEFAULT_MIN_AGREEMENT if budget.min_agreement is None else budget.min_agreement
 
 
-def promise(look: Preview, budget: Budget, original: Rung) -> tuple[float, ...]:
-    """Return a sort key: what costs nothing to reject, then what looks best."""
+def promise(look: Preview, budget: Budget, *, size_mib: float) -> tuple[float, ...]:
+    """Return a sort key: what costs nothing to reject, then what looks best.
+
+    `size_mib` is the original's.
+    """
     if look.agreement is None:
         return (0.0,)
     mib = look.size_bytes / 2**20
-    size_mib = original.measurement.original_size_mib
     bounds = (budget.size_mib, size_mib * budget.size_ratio if budget.size_ratio else None)
     too_large = any(bound is not None and mib > bound for bound in bounds)
     hopeless = look.agreement.high < least_agreement(budget)
     return (float(not hopeless), float(too_large), -look.sqnr_db, -look.agreement.value)
 
 
-def before(look: Preview, budget: Budget, rungs: Sequence[Rung], *, cores: int) -> str | None:
-    """Say why a candidate needs no trial, or None. `rungs[0]` is the original."""
+def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
+    """Say why a candidate is rejected without a trial, or None. `size_mib` is the original's."""
     if look.agreement is None:
         return look.problem or "cannot be made"
     mib, least = look.size_bytes / 2**20, least_agreement(budget)
-    original_mib = rungs[0].measurement.original_size_mib
     seen = look.agreement
-    if mib >= original_mib:
-        return f"size {mib:.2f} MiB is not below the original's {original_mib:.2f} MiB"
+    if mib >= size_mib:
+        return f"size {mib:.2f} MiB is not below the original's {size_mib:.2f} MiB"
     if seen.high < least:
         return (
             f"agreement {seen.value:.3f} ({seen.kind}, at most {seen.high:.3f} with 95 % "
-            f"confidence on {seen.samples} inputs, {look.sqnr_db:.1f} dB) below {least:.3f}"
-        )
-    meeting = [
-        rung for rung in rungs[1:] if not ladder.misses(rung.measurement, budget, cores=cores)
-    ]
-    if len(meeting) >= ENOUGH or any(rung.measurement.agreement.value == 1.0 for rung in meeting):
-        return (
-            f"not tried: it looked no better ({seen.value:.3f}, {look.sqnr_db:.1f} dB) than "
-            f"{meeting[0].recipe.label!r}, which meets the budget"
+            f"confidence on {seen.samples} {seen.split} samples, {look.sqnr_db:.1f} dB) "
+            f"below {least:.3f}"
         )
     return None
 
 
+def enough(kept: Mapping[str, Measurement], budget: Budget, *, cores: int) -> str | None:
+    """Name the kept candidate that makes further trials needless, by its label, or None."""
+    meeting = {
+        label: found
+        for label, found in kept.items()
+        if not ladder.misses(found, budget, cores=cores)
+    }
+    perfect = any(found.agreement.value == 1.0 for found in meeting.values())
+    return next(iter(meeting)) if perfect or len(meeting) >= ENOUGH else None
+
+
+def needless(look: Preview, label: str) -> str:
+    """Say why a candidate is not tried, when `label` and others are kept."""
+    value = look.agreement.value if look.agreement else 0.0
+    return (
+        f"not tried: it looked no better ({value:.3f}, {look.sqnr_db:.1f} dB) than {label!r}, "
+        "which meets the budget"
+    )
+
+
 def after(found: Measurement, budget: Budget) -> str | None:
-    """Say why a measured candidate is no rung, or None."""
+    """Say why a measured candidate is not kept, or None."""
     least = least_agreement(budget)
     if found.agreement.value < least:
         return (
             f"agreement {found.agreement.value:.3f} ({found.agreement.kind}, "
-            f"{found.agreement.samples} inputs) below {least:.3f}"
+            f"{found.agreement.samples} {found.agreement.split} samples) below {least:.3f}"
         )
     slowest = 1.0 + max(found.noise if found.ratio_basis == "wall" else 0.0, timing.QUIET)
     if found.latency_ratio > slowest:

@@ -10,7 +10,7 @@ from agent.control.states import Event
 from agent.control.variants import switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
-from compression import ladder
+from compression import ladder, report
 from compression.job import CompressJob, Rejected, Rung, TrialJob, Tried
 
 
@@ -55,6 +55,11 @@ def _path(record: Record, parts: Parts, file: str) -> Path:
 def _tell_tried(tried: Tried, record: Record, parts: Parts) -> None:
     one = tried.rung or tried.rejected
     if one is None:
+        labels = [left.recipe.label for left in tried.untried]
+        parts.emit(
+            "tried", record, report.untried(tried.untried),
+            labels=labels, accepted=False, tried=False,
+        )  # fmt: skip
         return
     figures: dict[str, Any] = {"label": one.recipe.label, "accepted": tried.rung is not None}
     if one.measurement:

@@ -66,6 +66,8 @@ def _progress(event: Event) -> Step:
 
 
 def _tried(event: Event) -> Line:
+    if event.figures.get("tried") is False:  # those that others made needless, together
+        return Line("left", event.message)
     accepted = bool(event.figures.get("accepted"))
     label = str(event.figures.get("label", "a variant"))
     measured = measurement(event.figures)

@@ -17,6 +17,7 @@ from compression.job import (
     Rejected,
     Rung,
     Runtime,
+    Tried,
 )
 from compression.preview import Preview
 
@@ -66,7 +67,7 @@ CASES = {
     ),
     "min_agreement": (
         {"min_agreement": 0.995},
-        "agreement 0.990 (logits, 100 samples) below 0.995",
+        "agreement 0.990 (logits, 100 held-out samples) below 0.995",
     ),
 }
 
@@ -155,22 +156,58 @@ def look(value: float, high: float, *, size: int = 2**20, db: float = 30) -> Pre
     ],
 )
 def test_what_needs_no_trial(preview: Preview, reason: str | None) -> None:
-    found = verdict.before(preview, Budget(min_agreement=0.99), [rung("original")], cores=2)
+    found = verdict.before(preview, Budget(min_agreement=0.99), size_mib=4.8)
     assert found is None if reason is None else reason in str(found)
 
 
 def test_nothing_more_is_tried_when_what_looked_better_meets_the_budget() -> None:
-    rungs = [rung("original", size_mib=4.8), rung("a", value=1.0)]
-    found = verdict.before(look(0.99, 1.0), Budget(size_mib=2), rungs, cores=2)
-    assert found is not None
-    assert "not tried" in found
+    budget = Budget(size_mib=2)
+    large = measured(size_mib=3.0, value=1.0)
+    for kept, label in (
+        ({}, None),
+        ({"large": large, "larger": large, "largest": large}, None),
+        ({"large": large, "a": measured(value=1.0)}, "a"),
+        ({"a": measured(), "large": large}, None),
+        ({"a": measured(), "large": large, "b": measured()}, "a"),
+    ):
+        assert verdict.enough(kept, budget, cores=2) == label
+    assert verdict.needless(look(0.99, 1.0), "a").startswith("not tried: it looked no better (0.9")
+
+
+def test_rungs_are_ordered_and_picked_by_what_chose_them_not_by_what_they_report() -> None:
+    def chosen(label: str, by: float, reported: float) -> Rung:
+        agreement = measured(value=by).agreement.model_copy(update={"split": "choosing"})
+        return rung(label, value=reported).model_copy(update={"chosen_by": agreement})
+
+    found = built(Budget(min_agreement=0.9), chosen("a", 0.95, 0.99), chosen("b", 0.97, 0.92))
+    assert [one.recipe.label for one in found.rungs] == ["b", "a"]
+    picked = ladder.pick(found, Budget())
+    assert picked is not None
+    assert picked.recipe.label == "b"
+    found = built(Budget(min_agreement=0.95), *found.rungs)
+    assert [one.recipe.label for one in found.rungs] == ["a", "b"]
+
+
+def test_candidates_that_were_not_tried_are_one_line() -> None:
+    left = tuple(
+        Rejected(recipe=Recipe(label=label), reason="not tried: it looked no better", tried=False)
+        for label in ("int8 a", "int8 b", "int8 c")
+    )
+    bad = Rejected(recipe=Recipe(label="all"), reason="agreement 0.155 below 0.990")
+    text = report.table(built(Budget()).model_copy(update={"rejected": (*left, bad)}))
+    folded = "3 not tried, as they looked no better than what is kept: int8 a, int8 b, int8 c"
+    assert text.count("not tried") == 1
+    assert folded in text
+    assert "all: agreement 0.155" in text
+    assert report.line(Tried(untried=left)) == folded
+    assert report.untried((bad,)) == ""
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({}, None),
-        ({"value": 0.97}, "agreement 0.970 (logits, 100 inputs) below 0.980"),
+        ({"value": 0.97}, "agreement 0.970 (logits, 100 held-out samples) below 0.980"),
         ({"latency_ratio": 1.04}, None),
         ({"latency_ratio": 1.2}, "slower than the original: wall ratio 1.20"),
     ],

@@ -175,11 +175,3 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
 
     peak(10)
     assert peak(4000) < peak(500) + 200_000  # the data grow by 14 MB
-
-
-@given(count=st.integers(3, 500), seed=st.integers(0, 9))
-def test_split_is_disjoint_complete_and_repeatable(count: int, seed: int) -> None:
-    parts = samples.split(count, seed)
-    assert all(parts)
-    assert sorted(index for part in parts for index in part) == list(range(count))
-    assert parts == samples.split(count, seed)

@@ -1,0 +1,85 @@
+"""The two trials of a candidate: one on the inputs that choose, one on those that report."""
+
+from pathlib import Path
+from typing import Protocol
+
+from compression.job import CompressJob, Measurement, Rejected, Rung, Runtime, TrialAnswer, TrialJob
+from compression.material import Material
+from compression.shelf import Shelf
+
+ROUNDS = 24
+_BASELINE_SECONDS = 5.0
+
+
+class Listener(Protocol):
+    """Who hears of the work and runs the trials."""
+
+    def progress(self, stage: str, message: str, fraction: float) -> None:
+        """Hear what is being done; `fraction` is of the whole job."""
+
+    def tried(self, found: Rung | Rejected) -> None:
+        """Hear what became of one candidate."""
+
+    def untried(self, left: tuple[Rejected, ...]) -> None:
+        """Hear of the candidates that others made needless."""
+
+    def trial(self, job: TrialJob) -> TrialAnswer:
+        """Run a trial."""
+
+
+class Trials:
+    """Asks for trials as one job needs them."""
+
+    def __init__(
+        self, job: CompressJob, material: Material, shelf: Shelf, listener: Listener
+    ) -> None:
+        self.runtime = Runtime(threads=job.budget.threads or 1)
+        self.once_ms: float | None = None
+        """How long the original takes, once it is known."""
+        self._job = job
+        self._material = material
+        self._shelf = shelf
+        self._ask = listener.trial
+
+    def choosing(self, file: Path) -> TrialAnswer:
+        """Measure a candidate on the inputs that decide about it."""
+        job = self._common(file, len(self._material.choosing))
+        where = {
+            "inputs_path": str(self._material.inputs_path),
+            "sample_indices": self._material.choosing,
+            "split": "choosing",
+        }
+        return self._ask(job.model_copy(update=where))
+
+    def reporting(self, file: Path, key: str) -> TrialAnswer:
+        """Measure a candidate that is decided about, and write its probe."""
+        job = self._common(file, len(self._material.report))
+        return self._ask(job.model_copy(update={"probe_path": str(self._shelf.probe(key))}))
+
+    def seconds(self, count: int) -> float:
+        """How long a trial on `count` samples may take: twice what it should, plus the loads."""
+        if self.once_ms is None:
+            return _BASELINE_SECONDS
+        runs = 2 * count + 3 * ROUNDS + 20
+        return min(60.0, max(3.0, 2 * runs * self.once_ms / 1000 + 1.0))
+
+    def marked(self, found: Measurement) -> Measurement:
+        """Mark the agreement as a guess where nobody named the output's kind."""
+        guessed = found.agreement.output in self._material.guessed
+        agreement = found.agreement.model_copy(update={"guessed": guessed})
+        return found.model_copy(update={"agreement": agreement})
+
+    def _common(self, file: Path, count: int) -> TrialJob:
+        material = self._material
+        return TrialJob(
+            candidate_path=str(file),
+            original_path=self._job.model_path,
+            inputs_path=str(material.report_path),
+            sample_indices=material.report,
+            split=material.division.split,
+            inputs=self._job.inputs,
+            outputs=material.outputs,
+            runtime=self.runtime,
+            rounds=ROUNDS,
+            seconds=self.seconds(count),
+        )

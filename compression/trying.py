@@ -1,0 +1,195 @@
+"""Tries candidates: kept by trials on the choosing part, reported on inputs that chose nothing.
+
+The order is what keeps figures honest. All that accepts, rejects or orders reads the choosing
+part. Only then is the reporting part read, once for each kept candidate; where it shows that none
+of them meets the budget after all, the next ones are tried.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compression import ladder, pipeline, verdict
+from compression.errors import CannotRun
+from compression.job import (
+    CompressJob,
+    Measurement,
+    Recipe,
+    Rejected,
+    Rung,
+    TrialAnswer,
+)
+from compression.material import Material
+from compression.preview import Preview
+from compression.shelf import Shelf
+from compression.trials import Listener, Trials
+
+ORIGINAL = Recipe(label="original")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A candidate that passed, and the measurement on the choosing part that says so."""
+
+    look: Preview
+    measurement: Measurement
+
+
+class Trying:
+    """The rungs and the rejected candidates of one job, as they come about."""
+
+    def __init__(
+        self,
+        job: CompressJob,
+        material: Material,
+        shelf: Shelf,
+        listener: Listener,
+        *,
+        say: Callable[[str, str, float], None],
+        ends: float,
+    ) -> None:
+        self.rungs: list[Rung] = []
+        self.rejected: list[Rejected] = []
+        self.budget = verdict.whole(job.budget)
+        self._job = job
+        self._material = material
+        self._shelf = shelf
+        self._listener = listener
+        self._say = say
+        self._ends = ends
+        self._cores = job.device_class.cores
+        self._trials = Trials(job, material, shelf, listener)
+
+    def baseline(self) -> None:
+        """Measure the original against itself: its memory, its noise, its place on the ladder.
+
+        Raises:
+            CannotRun: it does not run on this device.
+        """
+        key = pipeline.key(ORIGINAL, *self._material.keys)
+        rung = self._shelf.get(key)
+        if rung is None:
+            file = self._shelf.copy(key, Path(self._job.model_path))
+            # It agrees with itself on any inputs, so that reading these chooses nothing.
+            answer = self._trials.reporting(file, key)
+            if answer.measurement is None:
+                raise CannotRun(f"cannot measure the original: {_why(answer)}")
+            rung = self._rung(ORIGINAL, file, key, answer.measurement, None)
+        self._add(rung)
+        self._trials.once_ms = rung.measurement.original_latency_p50_ms
+
+    @property
+    def size_mib(self) -> float:
+        """The original's size."""
+        return self.rungs[0].measurement.original_size_mib
+
+    def run(self, looks: Sequence[Preview]) -> None:
+        """Judge all candidates, the most promising of those with hope first."""
+        left, count = list(looks), len(looks)
+        while left and self._in_time(0):
+            kept = self._choose(left, count)
+            self._report(kept)
+            if any(rung.meets_budget for rung in self.rungs[1:]):
+                break
+        self._leave(left)
+
+    def reject(self, rejected: Rejected) -> None:
+        """Put a candidate aside and tell of it."""
+        self.rejected.append(rejected)
+        self._listener.tried(rejected)
+
+    def _choose(self, left: list[Preview], count: int) -> list[Kept]:
+        """Take candidates from the front of `left` until enough are kept."""
+        kept: list[Kept] = []
+        while left and not self._enough(kept) and self._in_time(len(kept)):
+            look = left.pop(0)
+            at = 0.5 + 0.4 * (count - len(left)) / count
+            self._say("trying", look.recipe.label, at)
+            reason = verdict.before(look, self.budget, size_mib=self.size_mib)
+            found = None if reason else self._chosen_by(look)
+            if found is not None:
+                reason = verdict.after(found, self.budget)
+            if reason is not None:
+                self.reject(Rejected(recipe=look.recipe, reason=reason, measurement=found))
+            elif found is not None:
+                kept.append(Kept(look, found))
+        return kept
+
+    def _chosen_by(self, look: Preview) -> Measurement | None:
+        """Measure on the choosing part; None where the trial failed, which rejects it."""
+        found = self._shelf.recall(look.key)
+        if found is not None:
+            return found
+        answer = self._trials.choosing(look.path)
+        if answer.measurement is None:
+            self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
+            return None
+        found = self._trials.marked(answer.measurement)
+        self._shelf.remember(look.key, found)
+        return found
+
+    def _enough(self, kept: list[Kept]) -> str | None:
+        by_label = {one.look.recipe.label: one.measurement for one in kept}
+        return verdict.enough(by_label, self.budget, cores=self._cores)
+
+    def _in_time(self, kept: int) -> bool:
+        """Whether one more candidate can be tried, and all that are kept reported."""
+        reporting = self._trials.seconds(len(self._material.report))
+        needed = self._trials.seconds(len(self._material.choosing)) + (kept + 1) * reporting
+        return time.monotonic() + needed <= self._ends
+
+    def _report(self, kept: list[Kept]) -> None:
+        for done, one in enumerate(kept):
+            look = one.look
+            at = 0.9 + 0.1 * done / len(kept)
+            self._say("reporting", look.recipe.label, at)
+            rung = self._shelf.get(look.key)
+            if rung is None:
+                answer = self._trials.reporting(look.path, look.key)
+                if answer.measurement is None:
+                    self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
+                    continue
+                rung = self._rung(
+                    look.recipe, look.path, look.key, answer.measurement, one.measurement
+                )
+            self._add(rung)
+
+    def _leave(self, left: Sequence[Preview]) -> None:
+        """Say of what is left why it was not tried: each for the ladder, together for a person."""
+        meeting = next((rung for rung in self.rungs[1:] if rung.meets_budget), None)
+        untried = []
+        for look in left:
+            reason = verdict.before(look, self.budget, size_mib=self.size_mib)
+            if reason is not None:
+                self.reject(Rejected(recipe=look.recipe, reason=reason))
+                continue
+            reason = f"not tried: the {self._job.minutes:g} minutes of the job are over"
+            if meeting is not None:
+                reason = verdict.needless(look, meeting.recipe.label)
+            untried.append(Rejected(recipe=look.recipe, reason=reason, tried=False))
+        self.rejected += untried
+        if untried:
+            self._listener.untried(tuple(untried))
+
+    def _rung(
+        self, recipe: Recipe, file: Path, key: str, found: Measurement, chosen: Measurement | None
+    ) -> Rung:
+        return self._shelf.put(
+            key,
+            file,
+            recipe=recipe,
+            runtime=self._trials.runtime,
+            measurement=self._trials.marked(found),
+            verified=self._material.verified,
+            chosen_by=chosen.agreement if chosen else None,
+        )
+
+    def _add(self, rung: Rung) -> None:
+        judged = ladder.judged(rung, self.budget, cores=self._cores)
+        self.rungs.append(judged)
+        self._listener.tried(judged)
+
+
+def _why(answer: TrialAnswer) -> str:
+    return answer.failed.message if answer.failed else "the trial gave no answer"
