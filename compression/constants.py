@@ -1,5 +1,6 @@
 """Constants as initializers, unused things dropped, and a graph without its heavy weights."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from compression import reading
 
-LIGHT_BYTES = 4096
+LIGHT_ELEMENTS = 512
 """Constants up to this size may hold shapes and axes, which rewriting wants to see."""
 LEAST_IR = 8
 """Since 4 initializers need not be inputs; 8 is what opset 15 to 18 come with."""
@@ -74,7 +75,7 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def is_heavy(tensor: onnx.TensorProto) -> bool:
     """Whether a constant is so large that it must be weights."""
-    return bool(tensor.ByteSize() > LIGHT_BYTES)
+    return bool(math.prod(tensor.dims) > LIGHT_ELEMENTS)
 
 
 def _sweep(graph: onnx.GraphProto) -> None:

@@ -6,6 +6,7 @@ first one that answers the same is taken, and the original itself is the last on
 
 import contextlib
 import ctypes
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -46,16 +47,11 @@ def regular(
     oracle = equality.ask(model_path, sample=sample, tolerance=tolerance)
     _give_back()
     with _scratch(folder) as scratch:
-        for form in FORMS:
-            try:
-                changed = form(model_path, scratch)
-            except BadModel:
-                continue
-            constants.tidy(changed, metadata=metadata)
-            accepted = _accepted(changed, oracle, scratch / "changed.onnx")
-            if accepted is not None:
-                return accepted
-            del changed
+        path = scratch / "changed.onnx"
+        for form, target in itertools.product(FORMS, TARGETS):
+            if _written(path, form, target, model_path, metadata) and oracle.accepts(path):
+                _give_back()
+                return _read(path)
             _give_back()
     return reading.load(model_path)
 
@@ -92,11 +88,9 @@ def _whole(model_path: Path, scratch: Path) -> onnx.ModelProto:
     del model
     _give_back()
     folding.by_runtime(source, target)
+    _give_back()
     folded = _read(target)
     constants.hoist(folded)
-    if opsets.version(folded) < opsets.PER_CHANNEL_OPSET:
-        opsets.raise_to(folded, opsets.PREFERRED_OPSET)
-    _give_back()
     shapes.fold(folded)
     folding.by_rules(folded)
     return folded
@@ -117,25 +111,32 @@ def _tidied(model_path: Path, scratch: Path) -> onnx.ModelProto:
 
 FORMS: tuple[Callable[[Path, Path], onnx.ModelProto], ...] = (_whole, _folded, _tidied)
 """The most regular first."""
+TARGETS = (opsets.PREFERRED_OPSET, opsets.PER_CHANNEL_OPSET, None)
+"""What an older opset is raised to, the best first; at last it stays."""
 
 
-def _accepted(
-    model: onnx.ModelProto, oracle: equality.Oracle, path: Path
-) -> onnx.ModelProto | None:
-    """The model, at an opset of 13 or more where possible, if it answers as the original does."""
-    if opsets.version(model) < opsets.PER_CHANNEL_OPSET:
-        before = constants.light(model)
-        for target in (opsets.PREFERRED_OPSET, opsets.PER_CHANNEL_OPSET):
-            if opsets.raise_to(model, target) and _answers(model, oracle, path):
-                return model
-            opsets.adopt(model, before)
-    return model if _answers(model, oracle, path) else None
-
-
-def _answers(model: onnx.ModelProto, oracle: equality.Oracle, path: Path) -> bool:
-    onnx.save(model, path)  # a session from a file copies the weights once less than from bytes
+def _written(
+    path: Path,
+    form: Callable[[Path, Path], onnx.ModelProto],
+    target: int | None,
+    model_path: Path,
+    metadata: list[onnx.StringStringEntryProto],
+) -> bool:
+    """Write one form of a model at one opset, if there is such; it is not held in memory then."""
+    try:
+        model = form(model_path, path.parent)
+    except BadModel:
+        return False
+    if opsets.version(model) >= opsets.PER_CHANNEL_OPSET:
+        if target != TARGETS[0]:
+            return False  # tried already
+    elif target is not None and not opsets.raise_to(model, target):
+        return False
+    constants.tidy(model, metadata=metadata)
+    onnx.save(model, path)
+    del model
     _give_back()
-    return oracle.accepts(path)
+    return True
 
 
 def _read(path: Path) -> onnx.ModelProto:

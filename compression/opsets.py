@@ -29,11 +29,11 @@ def raise_to(model: onnx.ModelProto, target: int) -> bool:
         converted = version_converter.convert_version(constants.light(model), target)
     except Exception:  # the converter lacks adapters, and says so in many ways
         return False
-    adopt(model, converted)
+    _adopt(model, converted)
     return True
 
 
-def adopt(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
+def _adopt(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
     """Take over everything but the heavy weights from a graph that `constants.light` began."""
     model.ir_version = max(light.ir_version, constants.LEAST_IR)
     del model.opset_import[:]
