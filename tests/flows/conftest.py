@@ -42,4 +42,6 @@ async def site(tmp_path: Path, broker: RunningBroker) -> AsyncIterator[Site]:
     private, keys = make_keys(tmp_path / "keys")
     with running_agent(tmp_path / "device", broker_port=broker.port, keys=keys) as agent:
         async with operator(broker.port, private, keys) as fleet:
+            # Ready to serve is not yet ready to obey: nobody keeps commands for a stranger.
+            await fleet.until(lambda: fleet.status.get("pole-7"), what="status of the device")
             yield Site(broker, agent, fleet, tmp_path)
