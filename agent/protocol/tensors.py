@@ -180,8 +180,9 @@ def header(name: str, tensor: dict[str, Any]) -> tuple[Shape, Dtype]:
         not isinstance(shape, list)
         or len(shape) > _MAX_DIMENSIONS
         or not all(type(dim) is int and dim >= 0 for dim in shape)
-        # numpy refuses what no memory could hold, even where a dimension of 0 makes it empty.
-        or math.prod(max(dim, 1) for dim in shape) > _MAX_ELEMENTS
     ):
         raise BadInput(f"cannot read input '{name}': shape {shape!r:.60} is no list of dimensions")
+    # numpy refuses what no memory could hold, even where a dimension of 0 makes it empty.
+    if math.prod(max(dim, 1) for dim in shape) > _MAX_ELEMENTS:
+        raise BadInput(f"cannot read input '{name}': shape {shape!r:.60} is more than memory holds")
     return tuple(shape), dtype

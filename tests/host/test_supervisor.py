@@ -406,7 +406,7 @@ async def test_a_load_that_is_killed_from_outside_may_be_tried_again(
 ) -> None:
     heavy = serving.request("m", serving.slow(tmp_path / "slow.onnx", layers=1000))
     loading = asyncio.create_task(supervisor.load(heavy))
-    await until(supervisor._ground.page.busy)  # type: ignore[union-attr]
+    await until(supervisor._ground.page.busy)  # type: ignore[union-attr]  # it was started
     os.kill(pid(supervisor), signal.SIGKILL)
     with pytest.raises(Unavailable):
         await loading
