@@ -39,6 +39,8 @@ def options(how: Runtime | None = None, *, optimization: str | None = None) -> A
     chosen.graph_optimization_level = LEVELS[optimization or how.optimization]
     # Threads that spin between requests burn the CPU that the device needs.
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It drops zeros padded before a MaxPool, whose own padding is minus infinity.
+    chosen.add_session_config_entry("optimization.disable_specified_optimizers", "Pad_Fusion")
     return chosen
 
 

@@ -115,6 +115,7 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
                     original_path=str(_path(record, parts, "model")),
                     inputs_path=str(_path(record, parts, "evaluation")),
                     split="evaluation",
+                    inputs=manifest.inputs,
                     outputs=manifest.outputs,
                     runtime=chosen.runtime,
                     seconds=TRIAL_SECONDS,

@@ -71,6 +71,7 @@ async def _measure_original(
                 candidate_path=model,
                 original_path=model,
                 inputs_path=str(inputs),
+                inputs=manifest.inputs,
                 outputs=manifest.outputs,
                 runtime=Runtime(threads=budget.threads or 1),
                 seconds=TRIAL_SECONDS,

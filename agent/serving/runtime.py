@@ -144,6 +144,8 @@ def _options(runtime: Runtime) -> ort.SessionOptions:
     options.log_severity_level = 3
     # Spinning threads eat the cores that the rest of the device needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It drops zeros padded before a MaxPool, whose own padding is minus infinity.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "Pad_Fusion")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
 
