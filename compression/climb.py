@@ -85,7 +85,8 @@ class Climb:
     ) -> list[preview.Preview]:
         """Look at all candidates; the most promising first, after those without hope."""
         ranges = material.calibrate(
-            model, lambda done: self.progress("calibrating", "ranges", 0.1 + done / 5)
+            model,
+            progress=lambda done: self.progress("calibrating", "ranges", 0.1 + done / 5),
         )
         everything = quantization.eligible(model, quantization.Settings(operators=("*",)))
         makers = {name: node.op_type for node in model.graph.node for name in node.output}

@@ -1,14 +1,15 @@
 """What a job works with: the model's words, its inputs in disjoint parts, ranges on request."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 
-from compression import description, runtime, samples, splits, statistics
+from compression import description, gathering, histograms, runtime, samples, splits, statistics
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
+from compression.statistics import Range
 
 APART = (0.5, 0.5, 0.0)
 """Shares where an evaluation file reports, as of splits.SHARES."""
@@ -38,7 +39,9 @@ class Material:
     keys: tuple[str, ...]
     """What every result hangs on, beside its recipe."""
     threads: int
-    _ranges: dict[str, dict[str, statistics.Range]] = field(default_factory=dict)
+    work_memory_mib: float
+    _ranges: dict[str, dict[str, Range]] = field(default_factory=dict)
+    _best: dict[str, dict[str, Range]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, job: CompressJob, work: Path) -> "Material":
@@ -84,6 +87,7 @@ class Material:
                 str(parts), str(budget_threads), job.device_class.model_dump_json(),
             ),
             threads=budget_threads,
+            work_memory_mib=job.work_memory_mib,
         )  # fmt: skip
 
     @property
@@ -96,19 +100,47 @@ class Material:
         self.inputs.close()
 
     def calibrate(
-        self, model: onnx.ModelProto, progress: Callable[[float], None] = lambda _: None
-    ) -> dict[str, statistics.Range]:
-        """Return the ranges of a model's tensors on the calibration part; found once per model."""
+        self,
+        model: onnx.ModelProto,
+        *,
+        least_error: tuple[str, ...] = (),
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> dict[str, Range]:
+        """Return the ranges of a model's tensors on the calibration part; found once per model.
+
+        Those of the tensors in `least_error` end where 256 steps round their values best.
+        """
         name = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
         if name not in self._ranges:
             self._ranges[name] = statistics.ranges(
                 model,
-                (self.inputs.sample(index) for index in self.calibration),
+                self._calibrating(),
                 count=len(self.calibration),
                 threads=self.threads,
                 progress=progress,
             )
-        return self._ranges[name]
+        best = self._best.setdefault(name, {})
+        if lacking := [tensor for tensor in least_error if tensor not in best]:
+            best |= self._least_error(model, lacking)
+        return self._ranges[name] | {tensor: best[tensor] for tensor in least_error}
+
+    def _least_error(self, model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Range]:
+        found: dict[str, Range] = {}
+        for name, seen in gathering.stream(
+            model,
+            self._calibrating,
+            count=len(self.calibration),
+            wanted=dict.fromkeys(names, gathering.What(histogram=True)),
+            work_memory_mib=self.work_memory_mib,
+            threads=self.threads,
+        ):
+            assert seen.histogram is not None
+            low, high = histograms.least_error_range(seen.histogram)
+            found[name] = replace(seen.range, low=low, high=high)
+        return found
+
+    def _calibrating(self) -> Iterator[samples.Arrays]:
+        return (self.inputs.sample(index) for index in self.calibration)
 
 
 def _divided(job: CompressJob, inputs: samples.Samples) -> splits.Splits:

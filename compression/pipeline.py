@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 from pydantic import ValidationError
@@ -14,7 +14,16 @@ from compression.passes import dynamic, quantization, rescaling, unrolling
 from compression.statistics import Range
 from compression.words import explain
 
-Calibrate = Callable[[onnx.ModelProto], dict[str, Range]]
+
+class Calibrate(Protocol):
+    """Gives the ranges of a model's float tensors on the calibration inputs."""
+
+    def __call__(
+        self, model: onnx.ModelProto, *, least_error: tuple[str, ...] = ()
+    ) -> dict[str, Range]:
+        """Return ranges by name; those in `least_error` end where 256 steps round best."""
+
+
 Pass = Callable[[onnx.ModelProto, dict[str, Any], Calibrate], onnx.ModelProto]
 
 
@@ -22,7 +31,11 @@ def _quantize(
     model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
 ) -> onnx.ModelProto:
     settings = quantization.Settings.model_validate(parameters)
-    return quantization.apply(model, settings, ranges=calibrate(model))
+    ranges = calibrate(model)
+    if settings.least_error:
+        names = quantization.rounded(model, settings, ranges=ranges)
+        ranges = calibrate(model, least_error=names)
+    return quantization.apply(model, settings, ranges=ranges)
 
 
 def _dynamic(

@@ -43,6 +43,10 @@ class Settings(Words):
     """Activations with their zero point in the middle of the range."""
     reach: float = Field(default=1.0, ge=0, le=1)
     """Where ranges end, between the mean of the samples' extremes (0) and the extreme (1)."""
+    least_error: bool = False
+    """Ranges end where rounding and clipping together cost least, by histograms of the values.
+    No candidate asks for it: at 8 bits it came out behind `reach` 1 or 0.5 on seven of eight
+    models, by up to 8 dB, because what is clipped matters more further on than what is rounded."""
     exclude: tuple[str, ...] = ()
     """Nodes that stay float, by the name of their first output."""
     only: tuple[str, ...] | None = None
@@ -57,6 +61,20 @@ def eligible(model: onnx.ModelProto, settings: Settings) -> tuple[str, ...]:
         for node in model.graph.node
         if _wanted(node, settings) and _possible(graph, node, None)
     )
+
+
+def rounded(
+    model: onnx.ModelProto, settings: Settings, *, ranges: dict[str, Range]
+) -> tuple[str, ...]:
+    """Name the activations that this pass would round, whose ranges it uses."""
+    graph = qdq.Graph(model)
+    chosen = [
+        node
+        for node in model.graph.node
+        if _wanted(node, settings) and _possible(graph, node, ranges)
+    ]
+    plan = _plan(graph, chosen, settings, ranges)
+    return tuple(name for name in ranges if name in plan.grids and name not in plan.same_as)
 
 
 def apply(

@@ -1,5 +1,7 @@
 """What calibration streams: ranges, histograms, means and Gram matrices, within a bound."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from compression import gathering, graph, histograms, runtime, statistics, taps
+from compression import gathering, graph, histograms, pipeline, runtime, statistics, taps
 from compression.errors import BadInputs, BadModel, OutOfBudget
 from compression.gathering import What
+from compression.job import CompressJob, PassSpec, Recipe
+from compression.material import Material
+from compression.passes import quantization
+from tests.compression import parent
 from tests.simulators import models
 
 COUNT = 9
@@ -47,6 +53,32 @@ def test_ranges_are_those_of_the_tensors(cnn: onnx.ModelProto) -> None:
         rows = values.reshape(COUNT, -1)
         assert found[name].low == pytest.approx(float(rows.min()), rel=1e-4, abs=1e-6)
         assert found[name].mean_high == pytest.approx(float(rows.max(1).mean()), rel=1e-4, abs=1e-6)
+
+
+def test_no_activation_is_kept_until_the_end_of_a_run(tmp_path: Path) -> None:
+    # 60 tensors of 4 MiB each: 240 MiB if onnxruntime held all, which the order of taps decides.
+    names = [f"t{index}" for index in range(60)]
+    nodes = [
+        helper.make_node("Sin", [before], [after])
+        for before, after in zip(["x", *names], [*names, "y"], strict=True)
+    ]
+    path = models.save(tmp_path / "m.onnx", nodes, {}, {"x": ("N", 2**20)}, {"y": ("N", 2**20)})
+    code = """
+import sys, numpy, onnx
+from compression import statistics
+def peak():
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l[:5] == "VmHWM") / 1024
+model, row = onnx.load(sys.argv[1]), {"x": numpy.ones((1, 2**20), "float32")}
+before = peak()
+found = statistics.ranges(model, [row] * 2, count=2)
+print(len(found), peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    tensors, added_mib = done.stdout.split()
+    assert int(tensors) == 62
+    assert float(added_mib) < 80
 
 
 def test_what_statistics_hold_does_not_grow_with_the_samples() -> None:
@@ -264,6 +296,34 @@ def test_the_least_error_range_rounds_no_worse_than_any_other(kind: str) -> None
     assert best <= 1.03 * min(tried)
     if kind == "laplace":  # long thin tails are cheaper clipped than given steps
         assert best < 0.95 * error(drawn, float(drawn.min()), float(drawn.max()))
+
+
+def test_a_recipe_can_ask_for_least_error_and_keeps_to_the_bound(tmp_path: Path) -> None:
+    path = models.cnn(tmp_path / "m.onnx", width=8)
+    rows = models.sample_inputs(path, 12)
+    rows["image"][3, 0, 0, 0] = 400.0  # one wild pixel
+    np.savez(tmp_path / "i.npz", **rows)
+    job = CompressJob(
+        model_name="m", model_path=str(path), calibration_path=str(tmp_path / "i.npz"),
+        device_class=parent.HASWELL, out_dir=str(tmp_path), work_memory_mib=0.5, seed=1,
+    )  # fmt: skip
+    material = Material.open(job, tmp_path)
+    model = graph.regular(path)
+    settings = quantization.Settings(least_error=True)
+    plain = material.calibrate(model)
+    names = quantization.rounded(model, settings, ranges=plain)
+    assert names
+    best = material.calibrate(model, least_error=names)
+    assert best.keys() == plain.keys()
+    for name, seen in plain.items():
+        if name in names:
+            assert min(seen.low, 0) <= best[name].low <= best[name].high <= max(seen.high, 0)
+        else:
+            assert best[name] == seen
+    spec = PassSpec(name="quantization", parameters={"least_error": True})
+    variant = pipeline.run(Recipe(label="l", passes=(spec,)), model, calibrate=material.calibrate)
+    material.close()
+    assert runtime.run(runtime.session(variant), {"image": rows["image"][:1]})["logits"].size
 
 
 def test_many_values_of_one_sample_are_thinned_evenly() -> None:
