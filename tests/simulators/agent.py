@@ -104,7 +104,9 @@ class RunningAgent:
         return dict(answer)
 
     def ready(self) -> bool:
-        """Whether the agent says that every model serves."""
+        """Whether the agent says that every model serves; its death is told at once."""
+        if self.process and self.process.poll() is not None:
+            raise AssertionError(f"the agent ended: {self.log()[-600:]}")
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.get("/ready", health=True)[0] == 200
         return False

@@ -5,6 +5,8 @@ in memory, so a restart forgets it. `mosquitto_broker` needs the binary and can 
 """
 
 import contextlib
+import os
+import random
 import shutil
 import signal
 import socket
@@ -102,10 +104,20 @@ class RunningBroker:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that is free now, and asked for by nobody else.
+
+    Below the ports that the kernel gives to outgoing connections, and in a range of this test
+    process's own: tests that run side by side take no port from one another.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")
+    first = 15_000 + 4_000 * (int(worker) + 1 if worker.lstrip("-").isdigit() else 0)
+    for _ in range(200):
+        port = first + random.randrange(4_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"no free port from {first} to {first + 3_999}")
 
 
 @contextlib.contextmanager
