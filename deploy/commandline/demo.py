@@ -91,7 +91,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     """Whoever ends us politely gets the same clean-up as Ctrl-C."""
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        # asyncio.run has a handler for this one, which lets its tasks end in order.
+        signal.raise_signal(signal.SIGINT)
 
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, interrupt) for number in numbers]
