@@ -2,7 +2,9 @@
 
 import ctypes
 import json
+import math
 import os
+import resource
 import select
 import signal
 import sys
@@ -46,12 +48,14 @@ def peak(model: Path, job: TrialJob) -> Peak:
     pages = resident.mapped_file_pages()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
+    limit_s = job.seconds + GRACE_S
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
+        _die_with(parent, cpu_s=limit_s * job.runtime.threads)
         _child(model, job, write_end, pages)
     os.close(write_end)
-    limit_s = job.seconds + GRACE_S
     text = _answer(read_end, pid, deadline=time.monotonic() + limit_s)
     os.close(read_end)
     if text is None:
@@ -85,10 +89,18 @@ def _answer(fd: int, pid: int, *, deadline: float) -> bytes | None:
             return None
 
 
+def _die_with(parent: int, *, cpu_s: float) -> None:
+    """See to it that a child in an endless loop ends, whatever becomes of its parent."""
+    bound = math.ceil(cpu_s) + 10
+    resource.setrlimit(resource.RLIMIT_CPU, (bound, bound))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before it could be told
+        os._exit(1)
+
+
 def _child(model: Path, job: TrialJob, fd: int, pages: list[int] | None) -> None:
     """Measure and write the answer; never returns, so that the parent's cleanup runs once."""
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         answer: dict[str, object] = _measure(model, job, pages)
     except Exception as error:  # whatever it is, the parent must hear of it
         answer = dict(to_wire(endings.of_memory(error, model.name) or error))
