@@ -82,9 +82,10 @@ def _limit(pid: int, limits: Limits) -> None:
 
 async def kill(process: asyncio.subprocess.Process) -> None:
     """Kill the child's whole group and wait until it is gone. Fine to call twice."""
+    # Dead or not: what it started is in its group, and would go on.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     await process.wait()

@@ -33,6 +33,8 @@ _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
 _FROM_TRIAL: TypeAdapter[Measurement | Failed] = TypeAdapter(Measurement | Failed)
 _GRACE_S = 60.0
 """Beyond the time that a child was given: import, load, and one run of a slow model."""
+_LAST_WORDS_S = 5.0
+"""After a child's death: what it wrote before is in the pipe already."""
 _TRIAL_LIMITS = children.Limits(first_to_die=True)
 
 
@@ -54,9 +56,20 @@ class _Child:
                 self.tail.append(line.decode(errors="replace").rstrip()[:300])
 
     async def line(self) -> bytes:
-        """The next line of its output; empty where it has ended."""
+        """The next line of its output; empty where it has ended.
+
+        Something it started may hold its output open: its own death is what counts.
+        """
         assert self.process.stdout is not None
-        return await self.process.stdout.readline()
+        reading = asyncio.ensure_future(self.process.stdout.readline())
+        dying = asyncio.ensure_future(self.process.wait())
+        try:
+            await asyncio.wait({reading, dying}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+            return reading.result() if reading.done() else b""
+        finally:
+            reading.cancel()
+            dying.cancel()
 
     async def tell(self, message: bytes) -> None:
         assert self.process.stdin is not None
