@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import random
 
 from agent.control.parts import Outcome, Parts
+from agent.control.pauses import Pauses
 from agent.control.record import Deployment, Record, Records
 from agent.control.states import DEADLINE_S, REST, TRANSITIONS, Event, State
 from agent.control.steps import STEPS
@@ -27,7 +27,7 @@ _ENDS: tuple[tuple[type[Exception], Event], ...] = (
 
 _ENDING = {Event.REFUSED: State.REFUSED, Event.FAILED: State.FAILED, Event.CANCELLED: State.FAILED}
 _LOADING = {State.STARTING, State.SWITCHING}
-_RETRY_LEAST_S, _RETRY_MOST_S = 0.5, 60.0
+_RETRY_LEAST_S = 0.5
 
 
 class Deployer:
@@ -72,10 +72,9 @@ class Deployer:
 
     async def _bring_back_later(self, model: str) -> None:
         """Load what should serve, again and again while the device has no room for it."""
-        pause_s = self._retry_least_s
+        pauses = Pauses(self._retry_least_s)
         while True:
-            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
-            pause_s = min(_RETRY_MOST_S, pause_s * 2)
+            await pauses.rest()
             record = self._known[model]
             assert record.live is not None
             try:
@@ -234,7 +233,7 @@ class Deployer:
 
     async def _follow_on(self, record: Record, event: Event, message: str) -> None:
         """Follow the table; where the disk is full, wait: nothing is done unremembered."""
-        pause_s = self._retry_least_s
+        pauses = Pauses(self._retry_least_s)
         while True:
             try:
                 self._follow(record, event, message)
@@ -242,8 +241,7 @@ class Deployer:
                 log.warning("%s; trying again", error)
             else:
                 return
-            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
-            pause_s = min(_RETRY_MOST_S, pause_s * 2)
+            await pauses.rest()
 
     async def _step(self, record: Record, state: State) -> tuple[Event, Record, str]:
         """Take one step, again while what it needs is not there, until its deadline."""
@@ -263,7 +261,7 @@ class Deployer:
         return event, after, message
 
     async def _persistently(self, record: Record, state: State) -> Outcome:
-        pause_s, last_said = self._retry_least_s, ""
+        pauses, last_said = Pauses(self._retry_least_s), ""
         while True:
             try:
                 return await STEPS[state](record, self._parts)
@@ -272,9 +270,7 @@ class Deployer:
                     last_said = str(error)
                     self._parts.emit("progress", record, f"waiting: {error}", stage="wait")
                     log.warning("%s of %s waits: %s", state, record.model, error)
-            # Full jitter: a fleet that waits for one broker must not come back in step.
-            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
-            pause_s = min(_RETRY_MOST_S, pause_s * 2)
+            await pauses.rest()
 
     def _follow(self, record: Record, event: Event, message: str) -> None:
         assert record.deployment is not None
