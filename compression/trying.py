@@ -109,7 +109,8 @@ class Trying:
             reason = verdict.before(look, self.budget, size_mib=self.size_mib)
             found = None if reason else self._chosen_by(look)
             if found is not None:
-                reason = verdict.after(found, self.budget)
+                original = self.rungs[0].measurement
+                reason = verdict.after(found, self.budget, original=original, cores=self._cores)
             if reason is not None:
                 self.reject(Rejected(recipe=look.recipe, reason=reason, measurement=found))
             elif found is not None:

@@ -11,6 +11,8 @@ from compression.preview import Preview
 
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
+SPACE = ("size_mib", "size_ratio", "peak_memory_mib", "memory_ratio")
+"""Budget fields that a slower variant can still be wanted for."""
 ENOUGH = 2
 """Kept candidates that meet the budget; those after them looked no better."""
 
@@ -76,14 +78,20 @@ def needless(look: Preview, label: str) -> str:
     )
 
 
-def after(found: Measurement, budget: Budget) -> str | None:
-    """Say why a measured candidate is not kept, or None."""
+def after(found: Measurement, budget: Budget, *, original: Measurement, cores: int) -> str | None:
+    """Say why a measured candidate is not kept, or None.
+
+    A slower one is kept only where the original is too large for the budget; it says how slow.
+    """
     least = least_agreement(budget)
     if found.agreement.value < least:
         return (
             f"agreement {found.agreement.value:.3f} ({found.agreement.kind}, "
             f"{found.agreement.samples} {found.agreement.split} samples) below {least:.3f}"
         )
+    room = Budget(**{name: getattr(budget, name) for name in SPACE})
+    if ladder.misses(original, room, cores=cores):
+        return None
     slowest = 1.0 + max(found.noise if found.ratio_basis == "wall" else 0.0, timing.QUIET)
     if found.latency_ratio > slowest:
         return (

@@ -213,8 +213,22 @@ def test_candidates_that_were_not_tried_are_one_line() -> None:
     ],
 )
 def test_what_a_trial_decides(fields: dict, reason: str | None) -> None:
-    found = verdict.after(measured(**fields), Budget())
+    found = verdict.after(measured(**fields), Budget(), original=measured(), cores=4)
     assert found is None if reason is None else reason in str(found)
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [(Budget(size_ratio=0.6), True), (Budget(size_ratio=1.0), False), (Budget(), False)],
+)
+def test_a_slower_one_is_kept_only_where_the_original_is_too_large(
+    budget: Budget, kept: bool
+) -> None:
+    original = measured()
+    same = original.model_copy(update={"size_mib": original.original_size_mib})
+    slow = measured(latency_ratio=1.2)
+    reason = verdict.after(slow, budget, original=same, cores=4)
+    assert reason is None if kept else "slower" in str(reason)
 
 
 def labels(device: DeviceClass, **counts: int) -> list[str]:

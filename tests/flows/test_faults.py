@@ -29,7 +29,7 @@ from tests.simulators.broker import (
 from tests.simulators.fleet import make_keys, operator
 from tests.simulators.proxy import Proxy
 
-FITTING = {"budget": Budget(size_ratio=0.6, min_agreement=0.9), "minutes": 2}
+FITTING = {"budget": Budget(size_ratio=0.6, min_agreement=0.5), "minutes": 2}
 
 
 @contextmanager
