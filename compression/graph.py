@@ -15,8 +15,17 @@ from pathlib import Path
 
 import onnx
 
-from compression import constants, equality, folding, halves, opsets, quantized, reading, shapes
 from compression.errors import BadModel, OutOfBudget
+from compression.regular import (
+    constants,
+    equality,
+    folding,
+    halves,
+    opsets,
+    quantized,
+    reading,
+    shapes,
+)
 
 load = reading.load
 difference = equality.difference

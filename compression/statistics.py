@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compression import runtime, taps
+from compression import runtime
+from compression.calibration import taps
 from compression.errors import BadInputs
 
 Arrays = dict[str, NDArray[Any]]

@@ -16,21 +16,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from compression import (
-    agreement,
-    answers,
-    child,
-    conditions,
-    endings,
-    errors,
-    footprint,
-    interleaving,
-    kinds,
-    runtime,
-    samples,
-)
+from compression import agreement, child, errors, runtime, samples
 from compression.job import Failed, Measurement, OutputSpec, TrialJob
-from compression.seen import Seen
+from compression.meaning import kinds
+from compression.meaning.seen import Seen
+from compression.ruler import answers, conditions, endings, footprint, interleaving
 from compression.words import explain
 
 PROBES = 4

@@ -11,7 +11,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from compression import child, errors
-from compression.climb import Climb
+from compression.choosing.climb import Climb
 from compression.job import (
     CompressJob,
     Done,

@@ -8,8 +8,8 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from agent.errors import BadInput
-from compression import tails
 from compression.job import InputSpec, OutputSpec
+from compression.meaning import tails
 
 
 @dataclass(frozen=True)

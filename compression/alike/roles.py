@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compression import heads
 from compression.alike.rows import Roles
 from compression.errors import BadInputs
 from compression.job import OutputSpec, Role
+from compression.meaning import heads
 
 Array = NDArray[Any]
 

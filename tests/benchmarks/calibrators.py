@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import calibrate
 
-from compression import gathering, samples, statistics, taps
+from compression import samples, statistics
+from compression.calibration import gathering, taps
 from compression.job import InputSpec
 
 CEILING_GIB = 12

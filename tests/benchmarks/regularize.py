@@ -13,8 +13,9 @@ from typing import Any
 
 import onnx
 
-from compression import equality, graph, halves, reading
+from compression import graph
 from compression.errors import CompressionError
+from compression.regular import equality, halves, reading
 
 
 def main() -> None:

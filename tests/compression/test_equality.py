@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compression import equality, graph, quantized
+from compression import graph
 from compression.errors import BadModel
+from compression.regular import equality, quantized
 from tests.simulators import models
 
 X, Y = {"x": ("N", 4)}, {"y": ("N", 4)}

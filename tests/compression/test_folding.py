@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compression import equality, folding, graph, halves, runtime
+from compression import graph, runtime
+from compression.regular import equality, folding, halves
 from tests.simulators import models
 
 RANDOM = np.random.default_rng(0)

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from compression import equality, graph, runtime
+from compression import graph, runtime
 from compression.errors import BadModel
+from compression.regular import equality
 from tests.compression.generated import graphs
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

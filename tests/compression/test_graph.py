@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compression import description, graph, runtime
+from compression import graph, runtime
+from compression.meaning import description
 from tests.simulators import models
 
 

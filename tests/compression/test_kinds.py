@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression import heads, kinds, tails
 from compression.job import InputSpec, OutputSpec
-from compression.seen import Seen
+from compression.meaning import heads, kinds, tails
+from compression.meaning.seen import Seen
 from deploy import onnx_facts
 
 TRAINED = Path(__file__).parents[1] / "fixtures" / "trained"

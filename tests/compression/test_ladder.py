@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from compression import ladder, report, search, verdict
+from compression import ladder, report
+from compression.choosing import search, verdict
+from compression.choosing.preview import Preview
 from compression.errors import BadInputs
 from compression.job import (
     Agreement,
@@ -19,7 +21,6 @@ from compression.job import (
     Runtime,
     Tried,
 )
-from compression.preview import Preview
 
 DEVICE = DeviceClass(machine="x86_64", isa=("avx2",), cores=2, onnxruntime="1")
 SHA = "0" * 64

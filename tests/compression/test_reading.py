@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compression import graph, reading, runtime
+from compression import graph, runtime
 from compression.errors import BadModel, OutOfBudget
+from compression.regular import reading
 from tests.simulators import models
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression import report, samples, splits
+from compression import report, samples
+from compression.calibration import splits
+from compression.calibration.material import Material
 from compression.errors import BadInputs
 from compression.job import CompressJob, InputSpec
-from compression.material import Material
 from tests.compression import parent
 from tests.simulators import models
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from compression import gathering, graph, histograms, pipeline, runtime, statistics, taps
+from compression import graph, pipeline, runtime, statistics
+from compression.calibration import gathering, histograms, taps
+from compression.calibration.gathering import What
+from compression.calibration.material import Material
 from compression.errors import BadInputs, BadModel, OutOfBudget
-from compression.gathering import What
 from compression.job import CompressJob, PassSpec, Recipe
-from compression.material import Material
 from compression.passes import quantization
 from tests.compression import parent
 from tests.simulators import models

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression import timing
-from compression.timing import Round, Segment, Timed
+from compression.ruler import timing
+from compression.ruler.timing import Round, Segment, Timed
 
 MS = st.floats(0.01, 1000)
 SEGMENTS = st.builds(Segment, wall_ms=MS, cpu_ms=st.one_of(st.just(0.0), MS))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from compression import conditions
-from compression.conditions import Clock
+from compression.ruler import conditions
+from compression.ruler.conditions import Clock
 from tests.simulators import boards
 
 FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from compression import interleaving, pace, runtime, samples
+from compression import runtime, samples
 from compression.errors import BadModel
-from compression.timing import Round
+from compression.ruler import interleaving, pace
+from compression.ruler.timing import Round
 from tests.compression.test_timing_conditions import FIRMWARE, FREQUENCY
 from tests.simulators import models
 

@@ -15,8 +15,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from agent.host import children, compressor
-from compression import endings, errors
+from compression import errors
 from compression.job import Failed, OutputSpec, TrialJob
+from compression.ruler import endings
 from tests.compression import parent
 from tests.simulators import models
 
@@ -122,7 +123,8 @@ async def test_a_model_that_never_ends_is_killed_by_the_parent(
 
 def test_a_model_that_never_ends_is_named_by_the_trial_itself(tmp_path: Path) -> None:
     script = (
-        "import sys; from compression import footprint, trial; footprint.GRACE_S = 0.5;"
+        "import sys; from compression import trial; from compression.ruler import footprint;"
+        "footprint.GRACE_S = 0.5;"
         "sys.exit(trial.main())"
     )
     with subprocess.Popen(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from compression import resident, samples
+from compression import samples
 from compression.job import Failed, InputSpec, Measurement, OutputSpec, TrialJob
+from compression.ruler import resident
 from tests.compression import parent
 from tests.simulators import models
 

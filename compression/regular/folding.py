@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compression import runtime, wiring
+from compression import runtime
+from compression.regular import wiring
 
 GROWTH = 1.25
 """How much larger folding may make a model, as a factor and beyond 64 KiB."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compression import conditions, runtime, samples
-from compression.pace import Pace
-from compression.timing import Round, Segment, Timed
+from compression import runtime, samples
+from compression.ruler import conditions
+from compression.ruler.pace import Pace
+from compression.ruler.timing import Round, Segment, Timed
 
 LEAST_SEGMENT_S = 0.001
 """A faster model runs several times per segment: a clock read would be part of the figure."""

@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 
 from compression import agreement, durable, pipeline, runtime
+from compression.calibration.material import Material
 from compression.errors import BadModel
 from compression.job import Agreement, Recipe
-from compression.material import Material
 from compression.passes import quantization
 
 FEW = 6

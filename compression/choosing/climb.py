@@ -7,13 +7,15 @@ from pathlib import Path
 
 import onnx
 
-from compression import graph, ladder, preview, quantized, report, runtime, search, verdict
+from compression import graph, ladder, report, runtime
+from compression.calibration.material import Material
+from compression.choosing import preview, search, verdict
+from compression.choosing.shelf import Shelf
+from compression.choosing.trials import Listener
+from compression.choosing.trying import Trying
 from compression.job import CompressJob, Ladder, ModelRef, Recipe, Rejected, Runtime
-from compression.material import Material
 from compression.passes import quantization, rescaling, unrolling
-from compression.shelf import Shelf
-from compression.trials import Listener
-from compression.trying import Trying
+from compression.regular import quantized
 
 COMPRESSED = Recipe(label="compressed")
 """Stands for every candidate of a model that cannot be compressed."""

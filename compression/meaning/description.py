@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from compression import graph, runtime, tails
+from compression import graph, runtime
 from compression.job import InputSpec, OutputSpec
+from compression.meaning import tails
 
 
 @dataclass(frozen=True)

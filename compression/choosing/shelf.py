@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compression import durable, ladder
+from compression.calibration.material import sha256
 from compression.job import Agreement, Ladder, Measurement, Recipe, Rung, Runtime, Tried
-from compression.material import sha256
 
 
 class Shelf:

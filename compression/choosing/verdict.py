@@ -5,9 +5,10 @@ All of it by the choosing part of the inputs: what reports is read when the choi
 
 from collections.abc import Mapping
 
-from compression import ladder, timing
+from compression import ladder
+from compression.choosing.preview import Preview
 from compression.job import Budget, Measurement
-from compression.preview import Preview
+from compression.ruler import timing
 
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""

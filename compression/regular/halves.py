@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compression import constants, reading
+from compression.regular import constants, reading
 
 HALF = onnx.TensorProto.FLOAT16
 FLOAT = onnx.TensorProto.FLOAT

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from compression import constants
+from compression.regular import constants
 
 
 class Wires:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compression import columns, endings, resident, runtime, samples
+from compression import columns, runtime, samples
 from compression.errors import BadInputs, CannotRun, from_wire, to_wire
 from compression.job import InputSpec, TrialJob
+from compression.ruler import endings, resident
 
 GRACE_S = 20.0
 """Beyond the trial's seconds: the load of a large model from a slow card."""

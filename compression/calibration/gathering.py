@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compression import grams, histograms, runtime, statistics, taps
+from compression import runtime, statistics
+from compression.calibration import grams, histograms, taps
+from compression.calibration.histograms import Histogram
 from compression.errors import OutOfBudget
-from compression.histograms import Histogram
 from compression.statistics import Arrays, Range, Shape
 
 Feeds = Callable[[], Iterable[Arrays]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from compression import runtime
 from compression.errors import BadModel
-from compression.reading import bad
+from compression.regular.reading import bad
 
 TOLERANCE = 1e-3
 """The largest relative difference that a rewriting may cause."""

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from compression import kinds
 from compression.job import InputSpec, OutputSpec
-from compression.seen import Seen
+from compression.meaning import kinds
+from compression.meaning.seen import Seen
 
 PASS_ON = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 """Operators that change no meaning."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from compression import description, gathering, histograms, runtime, samples, splits, statistics
+from compression import runtime, samples, statistics
+from compression.calibration import gathering, histograms, splits
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
+from compression.meaning import description
 from compression.statistics import Range
 
 APART = (0.5, 0.5, 0.0)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Protocol
 
+from compression.calibration.material import Material
+from compression.choosing.shelf import Shelf
 from compression.job import CompressJob, Measurement, Rejected, Rung, Runtime, TrialAnswer, TrialJob
-from compression.material import Material
-from compression.shelf import Shelf
 
 ROUNDS = 24
 _BASELINE_SECONDS = 5.0

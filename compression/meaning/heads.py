@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from compression.job import Column, Role
-from compression.seen import Seen
+from compression.meaning.seen import Seen
 
 ROLES: tuple[tuple[str, Role], ...] = (
     (r"num|count|valid", "count"),

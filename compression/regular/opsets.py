@@ -3,7 +3,7 @@
 import onnx
 from onnx import version_converter
 
-from compression import constants, reading
+from compression.regular import constants, reading
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear has an axis."""

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
-from compression import constants
+from compression.regular import constants
 
 Entry = int | None
 _MOST_ENTRIES = 64

@@ -4,7 +4,7 @@ from collections import Counter
 
 import onnx
 
-from compression import reading
+from compression.regular import reading
 
 INTEGER = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger",

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from compression import heads
 from compression.job import OutputKind, OutputSpec
-from compression.seen import Seen
+from compression.meaning import heads
+from compression.meaning.seen import Seen
 
 _LINEAR = {"Gemm", "MatMul", "Add"}
 

@@ -10,7 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compression import ladder, pipeline, verdict
+from compression import ladder, pipeline
+from compression.calibration.material import Material
+from compression.choosing import verdict
+from compression.choosing.preview import Preview
+from compression.choosing.shelf import Shelf
+from compression.choosing.trials import Listener, Trials
 from compression.errors import CannotRun
 from compression.job import (
     CompressJob,
@@ -20,10 +25,6 @@ from compression.job import (
     Rung,
     TrialAnswer,
 )
-from compression.material import Material
-from compression.preview import Preview
-from compression.shelf import Shelf
-from compression.trials import Listener, Trials
 
 ORIGINAL = Recipe(label="original")
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compression import reading
+from compression.regular import reading
 
 LIGHT_ELEMENTS = 512
 """Constants up to this size may hold shapes and axes, which rewriting wants to see."""
