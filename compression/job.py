@@ -16,9 +16,10 @@ OutputKind = Literal[
 Role = Literal["boxes", "scores", "classes", "count", "rows"]
 Column = Literal["image", "box", "objectness", "score", "class", "classes", "-"]
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
-Split = Literal["calibration", "choosing", "held-out", "evaluation"]
+Split = Literal["calibration", "choosing", "held-out", "evaluation", "synthetic"]
 """Which inputs judged. `calibration`: those that calibrated, for want of others; `choosing`: those
-that candidates were chosen by; `held-out`: neither; `evaluation`: a file of their own."""
+that candidates were chosen by; `held-out`: neither; `evaluation`: a file of their own;
+`synthetic`: made up, for want of any, so that nothing is verified."""
 
 
 class Budget(Words):
@@ -141,6 +142,8 @@ class CompressJob(Words):
     minutes: Positive = 10.0
     work_memory_mib: Positive = 256.0
     seed: int = 0
+    recipes: tuple[Recipe, ...] = ()
+    """If given, the only candidates."""
 
 
 class TrialJob(Words):
@@ -244,6 +247,7 @@ class Rung(Words):
     meets_budget: bool
     misses: tuple[str, ...] = ()
     verified: bool = True
+    """False where no real inputs have shown how alike it answers."""
     probe: str | None = None
     chosen_by: Agreement | None = None
     """What it was chosen and ordered by; `measurement` is on inputs that chose nothing."""
@@ -282,6 +286,20 @@ class Division(Words):
     """False where there were too few sources for three parts."""
 
 
+class Sensitivity(Words):
+    """What one node costs: how far the judged output moves when that node alone is quantized."""
+
+    node: str
+    """By the name of its first output."""
+    operator: str
+    sqnr_db: float
+    """Of the judged output; the lower the worse."""
+    weight_share: Share
+    """Of the bytes of all float weights."""
+    left_float_in: tuple[str, ...] = ()
+    """Labels of the recipes of the rungs that leave it float."""
+
+
 class Ladder(Words):
     """ladder.json: the variants of one model on one device, best first."""
 
@@ -292,6 +310,8 @@ class Ladder(Words):
     rungs: tuple[Rung, ...]
     rejected: tuple[Rejected, ...] = ()
     division: Division | None = None
+    sensitivities: tuple[Sensitivity, ...] = ()
+    """Of the nodes that were looked at one by one, the worst first; empty where none had to be."""
 
 
 # --- The worker's stream: JSON lines, the job first, then these ---------------------------

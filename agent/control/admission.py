@@ -45,14 +45,43 @@ def _memory(measurement: Measurement, available_mib: float) -> tuple[str, ...]:
     )
 
 
-def next_rung(offered: Ladder, turned_down: tuple[Sha256, ...]) -> Rung | None:
-    """The best rung that meets its budget and was not turned down before."""
-    return next((r for r in offered.rungs if r.meets_budget and r.sha256 not in turned_down), None)
+def needs_inputs(*, calibration: bool, allow_unverified: bool) -> bool:
+    """Whether compressing would be in vain: all that it could make would be turned down."""
+    return not calibration and not allow_unverified
 
 
-def nearest(offered: Ladder) -> str:
-    """Name the variant that misses the budget least, and by what."""
+def next_rung(
+    offered: Ladder, turned_down: tuple[Sha256, ...], *, allow_unverified: bool = False
+) -> Rung | None:
+    """The best rung that meets its budget, was not turned down before, and may serve."""
+    return next(
+        (
+            rung
+            for rung in offered.rungs
+            if rung.meets_budget
+            and rung.sha256 not in turned_down
+            and (rung.verified or allow_unverified)
+        ),
+        None,
+    )
+
+
+def nearest(
+    offered: Ladder, turned_down: tuple[Sha256, ...] = (), *, allow_unverified: bool = False
+) -> str:
+    """Say why no variant is left: what is unverified, else what misses the budget least."""
     missing = [rung for rung in offered.rungs if not rung.meets_budget]
+    barred = [
+        rung
+        for rung in offered.rungs
+        if rung.meets_budget and not rung.verified and rung.sha256 not in turned_down
+    ]
+    if barred and not allow_unverified:
+        return (
+            f"{barred[0].recipe.label!r} would meet it, but is unverified: no real inputs have "
+            "shown how alike it answers; publish calibration inputs, or deploy with "
+            "allow_unverified"
+        )
     if not missing:
         return "no variant was made"
     return f"nearest is {missing[0].recipe.label!r}: {'; '.join(missing[0].misses)}"

@@ -92,6 +92,7 @@ def live_models(records: Iterable[Record], served: Callable[[str], str | None]) 
             sha256=served(record.model),
             variant=record.live.label if record.live else None,
             meets_budget=record.live.meets_budget if record.live else None,
+            verified=record.live.verified if record.live else None,
             message=record.deployment.message if record.deployment else "",
         )
         for record in records

@@ -126,6 +126,7 @@ class Deployer:
             strategy=order.strategy,
             budget=order.budget,
             minutes=order.minutes,
+            allow_unverified=order.allow_unverified,
         )
         try:
             self._enter(record.model_copy(update={"deployment": deployment}), "accepted")

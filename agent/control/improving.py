@@ -7,7 +7,7 @@ from agent.control import admission
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
-from agent.control.variants import switch_to
+from agent.control.variants import serves, switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
 from compression import ladder, report
@@ -18,16 +18,19 @@ async def compress(record: Record, parts: Parts) -> Outcome:
     """Have the worker make a ladder, and choose its best rung."""
     deployment = deployment_of(record)
     manifest = parts.catalog.manifest(record.model, deployment.version)
-    if manifest.files.calibration is None:
+    calibration = manifest.files.calibration is not None
+    allowed = deployment.allow_unverified
+    if admission.needs_inputs(calibration=calibration, allow_unverified=allowed):
         raise Refused(
-            f"cannot compress {record.model}@{manifest.version}: no calibration inputs came with it"
+            f"cannot compress {record.model}@{manifest.version}: no calibration inputs came with "
+            "it, so that nothing could be verified; allow_unverified would do without"
         )
     folder = parts.catalog.ladder(record.model, manifest.version)
     folder.mkdir(parents=True, exist_ok=True)
     job = CompressJob(
         model_name=record.model,
         model_path=str(_path(record, parts, "model")),
-        calibration_path=str(_path(record, parts, "calibration")),
+        calibration_path=str(_path(record, parts, "calibration")) if calibration else None,
         evaluation_path=None,  # kept untouched, for the admission
         inputs=manifest.inputs,
         outputs=manifest.outputs,
@@ -73,9 +76,10 @@ def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
     deployment = deployment_of(record)
     folder = parts.catalog.ladder(record.model, manifest.version)
     offered = ladder.load(folder)
-    rung = admission.next_rung(offered, deployment.turned_down)
+    allowed = deployment.allow_unverified
+    rung = admission.next_rung(offered, deployment.turned_down, allow_unverified=allowed)
     if rung is None:
-        nearest = admission.nearest(offered)
+        nearest = admission.nearest(offered, deployment.turned_down, allow_unverified=allowed)
         raise Refused(f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}")
     chosen = _variant(rung, manifest.version, folder, parts)
     return Event.DONE, record.with_deployment(chosen=chosen, message="")
@@ -91,6 +95,7 @@ def _variant(rung: Rung, version: int, folder: Path, parts: Parts) -> Variant:
         probe=parts.relative(folder / rung.probe) if rung.probe else None,
         measurement=rung.measurement,
         meets_budget=rung.meets_budget,
+        verified=rung.verified,
     )
 
 
@@ -132,8 +137,11 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
         record = record.with_deployment(turned_down=turned_down, message=why)
         _, record = _choose(record, manifest, parts)
         return Event.AGAIN, record
+    judged = manifest.files.evaluation is not None
     return Event.DONE, record.with_deployment(
-        chosen=chosen.model_copy(update={"measurement": measurement})
+        chosen=chosen.model_copy(
+            update={"measurement": measurement, "verified": chosen.verified or judged}
+        )
     )
 
 
@@ -143,4 +151,4 @@ async def switch(record: Record, parts: Parts) -> Outcome:
     assert deployment.chosen is not None
     manifest = parts.catalog.manifest(record.model, deployment.version)
     record = await switch_to(record, deployment.chosen, manifest, parts)
-    return say(record, Event.DONE, f"{deployment.chosen.label!r} serves")
+    return say(record, Event.DONE, serves(deployment.chosen))

@@ -24,6 +24,8 @@ class Variant(Words):
     probe: str | None = None
     measurement: Measurement | None = None
     meets_budget: bool | None = None
+    verified: bool = True
+    """False where no real inputs have shown how alike it answers."""
 
 
 class Deployment(Words):
@@ -35,6 +37,7 @@ class Deployment(Words):
     budget: Budget
     """As the command gave it."""
     minutes: float
+    allow_unverified: bool = False
     state: State = State.VERIFYING
     message: str = ""
     """Why it is where it is; of a rest state, the reason."""

@@ -45,7 +45,8 @@ async def start(record: Record, parts: Parts) -> Outcome:
     record = await switch_to(record, variant, manifest, parts)
     if deployment.strategy == "as-is":
         return say(record, Event.SETTLED, "the original serves, as was asked")
-    if manifest.files.calibration is None:
+    calibration, allowed = manifest.files.calibration is not None, deployment.allow_unverified
+    if admission.needs_inputs(calibration=calibration, allow_unverified=allowed):
         return say(record, Event.SETTLED, "the original serves; no calibration inputs came with it")
     return Event.DONE, record
 

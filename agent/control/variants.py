@@ -33,5 +33,11 @@ async def switch_to(record: Record, variant: Variant, manifest: Manifest, parts:
     if variant.measurement:
         figures["measurement"] = variant.measurement.model_dump(exclude_none=True)
     figures |= {"label": variant.label, "sha256": variant.sha256}
-    parts.emit("swapped", record, f"{variant.label!r} serves", **figures)
+    parts.emit("swapped", record, serves(variant), **figures)
     return record
+
+
+def serves(variant: Variant) -> str:
+    """Say that a variant serves, and on whose word where nothing has verified it."""
+    doubt = "" if variant.verified else ", unverified, as was allowed: no real inputs judged it"
+    return f"{variant.label!r} serves{doubt}"

@@ -17,6 +17,8 @@ class Deploy(Words):
 
     `improve`: the original serves as soon as it fits, then a better variant takes over.
     `compress-first`: nothing serves until a variant fits. `as-is`: never compress.
+    `allow_unverified`: let a variant serve although no real inputs have shown how alike it
+    answers, because none came with the model.
     """
 
     kind: Literal["deploy"] = "deploy"
@@ -25,6 +27,7 @@ class Deploy(Words):
     budget: Budget = Budget()
     strategy: Strategy = "improve"
     minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 10.0
+    allow_unverified: bool = False
 
 
 class Remove(Words):

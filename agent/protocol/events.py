@@ -56,6 +56,8 @@ class Live(Words):
     sha256: str | None = None
     variant: str | None = None
     meets_budget: bool | None = None
+    verified: bool | None = None
+    """False where no real inputs have shown how alike the variant answers."""
     message: str = ""
 
 

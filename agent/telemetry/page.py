@@ -74,7 +74,7 @@ As of {_utc(status.at_s)}; also at <a href="/metrics">/metrics</a>.</small></foo
 def _card(live: Live, total: ModelTotals | None) -> str:
     facts: dict[str, str | None] = {
         "State": live.state,
-        "Variant": live.variant,
+        "Variant": f"{live.variant} (unverified)" if live.verified is False else live.variant,
         "File": (live.sha256 or "")[:12],
     }
     if total is not None:

@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy", choices=("improve", "compress-first", "as-is"), default="improve"
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="for compressing (%(default)s)")
+    parser.add_argument(
+        "--allow-unverified", action="store_true",
+        help="let a variant serve that no real inputs have judged, where none came with the model",
+    )  # fmt: skip
     parser.add_argument("--wait", action="store_true", help="follow it to its end")
     parser.add_argument(
         "--wait-timeout", type=float, default=3600.0, metavar="S", help="(%(default)s s)"
@@ -54,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             budget=budget,
             strategy=arguments.strategy,
             minutes=arguments.minutes,
+            allow_unverified=arguments.allow_unverified,
         )
     except ValidationError as error:
         raise BadInput(f"cannot deploy: {explain(error)}") from error

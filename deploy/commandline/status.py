@@ -60,5 +60,6 @@ def rows(status: Status) -> list[tuple[str, ...]]:
 
 def _model(live: Live) -> tuple[str, ...]:
     in_budget = {True: "yes", False: "no", None: ""}[live.meets_budget]
-    runs = " ".join(part for part in (live.variant, (live.sha256 or "")[:12]) if part)
+    doubt = "(unverified)" if live.verified is False else ""
+    runs = " ".join(part for part in (live.variant, (live.sha256 or "")[:12], doubt) if part)
     return (f"{live.name}@{live.version}", live.state, runs, in_budget, live.message)

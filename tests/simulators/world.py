@@ -105,6 +105,7 @@ class World:
     """Called before an act: fetch_manifest, fetch_file, trial, compress, load."""
     counts: dict[str, int] = field(default_factory=dict)
     available_mib: float = 500.0
+    jobs: list[CompressJob] = field(default_factory=list)
 
     def deployer(self, records: Records | None = None) -> Deployer:
         """A fresh process: everything but the disk is new."""
@@ -165,6 +166,8 @@ class World:
         on_tried: Callable[[Tried], None],
     ) -> Ladder:  # fmt: skip
         await self._act("compress")
+        self.jobs.append(job)
+        verified = job.calibration_path is not None  # as the worker has it
         on_progress(Progress(stage="realise", message="working", fraction=0.5))
         made = []
         for label, measurement in self.rungs.items():
@@ -172,7 +175,8 @@ class World:
             (Path(job.out_dir) / f"{label}.onnx").write_bytes(data)
             recipe = Recipe(label=label, passes=(PassSpec(name="quantization"),))
             rung = Rung(file=f"{label}.onnx", sha256=sha256(data), recipe=recipe,
-                        runtime=Runtime(), measurement=measurement, meets_budget=True)  # fmt: skip
+                        runtime=Runtime(), measurement=measurement, meets_budget=True,
+                        verified=verified)  # fmt: skip
             made.append(rung)
             on_tried(Tried(rung=rung))
         original = Path(job.model_path).read_bytes()
