@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import onnx
 from pydantic import ValidationError
 
+from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import Recipe
 from compression.passes import dynamic, quantization, rescaling, unrolling
@@ -24,38 +26,60 @@ class Calibrate(Protocol):
         """Return ranges by name; those in `least_error` end where 256 steps round best."""
 
 
-Pass = Callable[[onnx.ModelProto, dict[str, Any], Calibrate], onnx.ModelProto]
+@dataclass(frozen=True)
+class Context:
+    """What a pass may know beside the model that it changes."""
+
+    reference: onnx.ModelProto
+    """What the variant should compute: the regular original, behind those passes of the recipe
+    that are exact in float. A tensor of this name has the same meaning in the variant."""
+    calibrate: Calibrate
+    evidence: Evidence | None = None
+    """Statistics on the calibration inputs; None where there are no inputs."""
+
+    def seen(self) -> Evidence:
+        """Return the evidence.
+
+        Raises:
+            BadModel: there is none.
+        """
+        if self.evidence is None:
+            raise BadModel("cannot correct by what was seen: there are no calibration inputs")
+        return self.evidence
+
+
+Pass = Callable[[onnx.ModelProto, dict[str, Any], Context], onnx.ModelProto]
 
 
 def _quantize(
-    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
 ) -> onnx.ModelProto:
     settings = quantization.Settings.model_validate(parameters)
-    ranges = calibrate(model)
+    ranges = context.calibrate(model)
     if settings.least_error:
         names = quantization.rounded(model, settings, ranges=ranges)
-        ranges = calibrate(model, least_error=names)
+        ranges = context.calibrate(model, least_error=names)
     return quantization.apply(model, settings, ranges=ranges)
 
 
 def _dynamic(
-    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
 ) -> onnx.ModelProto:
-    del calibrate  # its scales are found while it runs
+    del context  # its scales are found while it runs
     return dynamic.apply(model, dynamic.Settings.model_validate(parameters))
 
 
 def _rescale(
-    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
 ) -> onnx.ModelProto:
-    del calibrate
+    del context
     return rescaling.apply(model, rescaling.Settings.model_validate(parameters))
 
 
 def _unroll(
-    model: onnx.ModelProto, parameters: dict[str, Any], calibrate: Calibrate
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
 ) -> onnx.ModelProto:
-    del calibrate
+    del context
     return unrolling.apply(model, unrolling.Settings.model_validate(parameters))
 
 
@@ -65,24 +89,37 @@ PASSES: dict[str, Pass] = {
     "rescaling": _rescale,
     "unrolling": _unroll,
 }
+EXACT = frozenset({"rescaling", "unrolling"})
+"""Passes that change nothing but float rounding: what they return is the next ones' reference."""
 
 
-def run(recipe: Recipe, model: onnx.ModelProto, *, calibrate: Calibrate) -> onnx.ModelProto:
+def run(
+    recipe: Recipe,
+    model: onnx.ModelProto,
+    *,
+    calibrate: Calibrate,
+    evidence: Evidence | None = None,
+) -> onnx.ModelProto:
     """Return the variant of a regular `model` that `recipe` asks for; `model` is not changed.
 
-    `calibrate` gives the ranges of any model that the passes make of it on the way.
+    `calibrate` gives the ranges of any model that the passes make of it on the way, `evidence`
+    what else a pass asks about the calibration inputs.
 
     Raises:
         BadModel: an unknown pass or parameter, or a pass that finds nothing to do.
     """
+    context = Context(reference=model, calibrate=calibrate, evidence=evidence)
     for spec in recipe.passes:
         if spec.name not in PASSES:
             known = ", ".join(sorted(PASSES))
             raise BadModel(f"cannot run pass {spec.name!r}: known are {known}")
         try:
-            model = PASSES[spec.name](model, spec.parameters, calibrate)
+            changed = PASSES[spec.name](model, spec.parameters, context)
         except ValidationError as error:
             raise BadModel(f"cannot run pass {spec.name!r}: {explain(error)}") from error
+        if spec.name in EXACT and context.reference is model:
+            context = replace(context, reference=changed)
+        model = changed
     return model
 
 

@@ -9,6 +9,7 @@ import onnx
 
 from compression import runtime, samples, statistics
 from compression.calibration import gathering, histograms, splits
+from compression.calibration.evidence import Evidence
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
 from compression.meaning import description
 from compression.statistics import Range
@@ -42,8 +43,15 @@ class Material:
     """What every result hangs on, beside its recipe."""
     threads: int
     work_memory_mib: float
+    evidence: Evidence = field(init=False)
+    """What else the passes ask about the calibration part."""
     _ranges: dict[str, dict[str, Range]] = field(default_factory=dict)
     _best: dict[str, dict[str, Range]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.evidence = Evidence(
+            self._calibrating, threads=self.threads, work_memory_mib=self.work_memory_mib
+        )
 
     @classmethod
     def open(cls, job: CompressJob, work: Path) -> "Material":

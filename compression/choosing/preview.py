@@ -40,7 +40,9 @@ def look(
     key = pipeline.key(recipe, *material.keys)
     path = folder / f"candidate-{key[:12]}.onnx"
     try:
-        variant = pipeline.run(recipe, model, calibrate=material.calibrate)
+        variant = pipeline.run(
+            recipe, model, calibrate=material.calibrate, evidence=material.evidence
+        )
         content = variant.SerializeToString(deterministic=True)
         judge = _compare(material, original, variant, material.looking)
     except BadModel as error:
@@ -68,7 +70,7 @@ def single_node_sqnr(
     figures: dict[str, float] = {}
     *before, last = recipe.passes
     earlier = Recipe(label=recipe.label, passes=tuple(before))
-    base = pipeline.run(earlier, model, calibrate=material.calibrate)
+    base = pipeline.run(earlier, model, calibrate=material.calibrate, evidence=material.evidence)
     settings = quantization.Settings.model_validate(last.parameters)
     for node in quantization.eligible(base, settings):
         if time.monotonic() > stop:
@@ -76,7 +78,9 @@ def single_node_sqnr(
         alone = last.model_copy(update={"parameters": {**last.parameters, "only": [node]}})
         one = Recipe(label=node, passes=(alone,))
         try:
-            variant = pipeline.run(one, base, calibrate=material.calibrate)
+            variant = pipeline.run(
+                one, base, calibrate=material.calibrate, evidence=material.evidence
+            )
             judge = _compare(material, original, variant, material.looking[:FEW])
         except BadModel:
             continue

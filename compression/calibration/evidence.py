@@ -1,0 +1,113 @@
+"""What a recipe's passes may ask about the calibration inputs: means, extremes and moments.
+
+Any model of the chain can be asked about: the original, what a pass made of it. Answers are found
+by streaming, within the job's memory, and kept for the few models that were asked about last.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compression.calibration import channels, moments
+from compression.calibration.channels import Layout
+from compression.statistics import Arrays
+
+_MODELS_KEPT = 4
+
+
+class Evidence:
+    """Statistics of any models on one set of samples.
+
+    `feeds` is called once for each pass over the samples and gives the same ones every time.
+    """
+
+    def __init__(
+        self,
+        feeds: Callable[[], Iterable[Arrays]],
+        *,
+        threads: int = 1,
+        work_memory_mib: float = 256.0,
+        seed: int = 0,
+    ) -> None:
+        self._feeds = feeds
+        self._threads = threads
+        self._work_memory_mib = work_memory_mib
+        self._seed = seed
+        self._known: OrderedDict[str, dict[Any, NDArray[np.float64]]] = OrderedDict()
+
+    def means(
+        self, model: onnx.ModelProto, wanted: Mapping[str, Layout], *, most: int | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return the mean of each channel, float64 [channels], of these tensors by name.
+
+        `most` bounds how many samples are run. Tensors that are not finite are left out.
+
+        Raises:
+            BadModel: the model does not run, or has no such float tensor.
+            BadInputs: there are no samples.
+        """
+        return self._channels(model, wanted, kind="mean", most=most)
+
+    def extremes(
+        self, model: onnx.ModelProto, wanted: Mapping[str, Layout], *, most: int | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return the least and largest value of each channel, float64 [2, channels], by name.
+
+        Otherwise as `means`.
+        """
+        return self._channels(model, wanted, kind="extremes", most=most)
+
+    def moments(
+        self,
+        variant: onnx.ModelProto,
+        original: onnx.ModelProto,
+        wanted: Mapping[str, moments.Pair],
+        *,
+        most: int | None = None,
+    ) -> Iterator[tuple[str, moments.Moments]]:
+        """Yield, layer by layer, what its inputs in two models have in common; see `moments`."""
+        return moments.stream(
+            variant,
+            original,
+            lambda: _first(self._feeds(), most),
+            wanted=wanted,
+            work_memory_mib=self._work_memory_mib,
+            threads=self._threads,
+            seed=self._seed,
+        )
+
+    def _channels(
+        self, model: onnx.ModelProto, wanted: Mapping[str, Layout], *, kind: str, most: int | None
+    ) -> dict[str, NDArray[np.float64]]:
+        known = self._of(model)
+        lacking = {
+            name: how for name, how in wanted.items() if (kind, name, how, most) not in known
+        }
+        if lacking:
+            feeds = _first(self._feeds(), most)
+            for name, found in channels.gather(
+                model, feeds, lacking, kind=kind, threads=self._threads
+            ).items():
+                known[kind, name, wanted[name], most] = found
+        asked = {name: known.get((kind, name, how, most)) for name, how in wanted.items()}
+        return {name: found for name, found in asked.items() if found is not None}
+
+    def _of(self, model: onnx.ModelProto) -> dict[Any, NDArray[np.float64]]:
+        name = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+        known = self._known.setdefault(name, {})
+        self._known.move_to_end(name)
+        while len(self._known) > _MODELS_KEPT:
+            self._known.popitem(last=False)
+        return known
+
+
+def _first(feeds: Iterable[Arrays], most: int | None) -> Iterator[Arrays]:
+    for at, sample in enumerate(feeds):
+        if most is not None and at >= most:
+            return
+        yield sample
