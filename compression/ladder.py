@@ -16,6 +16,7 @@ from compression.job import (
     ModelRef,
     Rejected,
     Rung,
+    Sensitivity,
 )
 from compression.words import explain
 
@@ -104,6 +105,7 @@ def build(
     rungs: Sequence[Rung],
     rejected: Sequence[Rejected] = (),
     division: Division | None = None,
+    sensitivities: Sequence[Sensitivity] = (),
 ) -> Ladder:
     """Judge and order: first those that meet the budget, by agreement; then by how far they miss.
 
@@ -125,6 +127,7 @@ def build(
         rungs=tuple(ordered),
         rejected=tuple(rejected),
         division=division,
+        sensitivities=tuple(sensitivities),
     )
 
 

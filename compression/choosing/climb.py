@@ -9,11 +9,19 @@ import onnx
 
 from compression import graph, ladder, report, runtime
 from compression.calibration.material import Material
-from compression.choosing import preview, search, verdict
+from compression.choosing import preview, search, sensitivities, verdict
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener
 from compression.choosing.trying import Trying
-from compression.job import CompressJob, Ladder, ModelRef, Recipe, Rejected, Runtime
+from compression.job import (
+    CompressJob,
+    Ladder,
+    ModelRef,
+    Recipe,
+    Rejected,
+    Runtime,
+    Sensitivity,
+)
 from compression.passes import quantization, rescaling, unrolling
 from compression.regular import quantized
 
@@ -35,6 +43,7 @@ class Climb:
         self._shelf = Shelf(Path(job.out_dir))
         self._ends = time.monotonic() + job.minutes * 60
         self._fraction = 0.0
+        self._nodes: tuple[Sensitivity, ...] = ()
 
     def run(self) -> Ladder:
         """Do the job and return its ladder, which then also lies in `out_dir`.
@@ -73,6 +82,7 @@ class Climb:
             rungs=trying.rungs,
             rejected=trying.rejected,
             division=material.division,
+            sensitivities=sensitivities.with_rungs(self._nodes, trying.rungs),
         )
         self._shelf.close(found)
         return found
@@ -108,6 +118,8 @@ class Climb:
             self.progress("looking", recipe.label, 0.35)
             return preview.look(material, model, original, recipe, folder=self._shelf.work)
 
+        if self._job.recipes:  # a person said what to try, and in which order
+            return [look(recipe) for recipe in self._job.recipes]
         looks = [look(recipe) for recipe in search.candidates(facts, self._job.device_class)]
         static = [one for one in looks if one.recipe.passes[-1].name == "quantization"]
         best = max(static, key=lambda one: one.sqnr_db, default=None)
@@ -115,6 +127,7 @@ class Climb:
             self.progress("nodes", "finding the worst nodes", 0.4)
             stop = time.monotonic() + _NODES_SHARE * (self._ends - time.monotonic())
             alone = preview.single_node_sqnr(material, model, original, best.recipe, stop=stop)
+            self._nodes = sensitivities.of(model, alone)
             looks += [look(one) for one in search.mixed(best.recipe, alone, floor_db=CULPRIT_DB)]
         return sorted(
             looks,
