@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import Recipe
-from compression.passes import dynamic, quantization, rescaling, unrolling
+from compression.passes import dynamic, quantization, rescaling, stored, unrolling
 from compression.statistics import Range
 from compression.words import explain
 
@@ -83,9 +83,15 @@ def _unroll(
     return unrolling.apply(model, unrolling.Settings.model_validate(parameters))
 
 
+def _store(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    del context
+    return stored.apply(model, stored.Settings.model_validate(parameters))
+
+
 PASSES: dict[str, Pass] = {
     "quantization": _quantize,
     "dynamic": _dynamic,
+    "stored": _store,
     "rescaling": _rescale,
     "unrolling": _unroll,
 }
