@@ -1,7 +1,8 @@
 """An ONNX model made regular: weights are initializers, BatchNormalization is folded, opset >= 13.
 
 Each form of a model, the most regular first, is run beside the original at up to two shapes; the
-first one that answers the same is taken, and the original itself is the last one.
+first one that answers the same is taken, and the original itself is the last one. Each is tried
+with what exporters write out in small operators fused (regular/fusing), then without.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from compression.regular import (
     reading,
     shapes,
 )
+from compression.regular.fusing import rewriting
 
 load = reading.load
 difference = equality.difference
@@ -58,7 +60,13 @@ def regular(
     with _scratch(folder) as scratch:
         path = scratch / "changed.onnx"
         for form, target in itertools.product(FORMS, TARGETS):
-            if _written(path, form, target, model_path, metadata) and oracle.accepts(path):
+            if not _written(path, form, target, model_path, metadata):
+                continue
+            fused = scratch / "fused.onnx"
+            if _fused(path, fused, metadata) and oracle.accepts(fused):
+                _give_back()
+                return _read(fused)
+            if oracle.accepts(path):
                 _give_back()
                 return _read(path)
             _give_back()
@@ -143,6 +151,18 @@ def _written(
         return False
     constants.tidy(model, metadata=metadata)
     onnx.save(model, path)
+    del model
+    _give_back()
+    return True
+
+
+def _fused(path: Path, target: Path, metadata: list[onnx.StringStringEntryProto]) -> bool:
+    """Write a form of a model in cheaper operators, if there are such."""
+    model = _read(path)
+    if not rewriting.fuse(model):
+        return False
+    constants.tidy(model, metadata=metadata)
+    onnx.save(model, target)
     del model
     _give_back()
     return True
