@@ -32,8 +32,8 @@ class Column:
             array = self.each[index].read()
             return array[np.newaxis] if rank is not None and array.ndim == rank - 1 else array
         if self.rows is None:
-            one: NDArray[Any] = self.whole.read_rows(index, 1)[0]
-            return one
+            # Of an input without dims a row is numpy's scalar, which onnxruntime does not take.
+            return np.asarray(self.whole.read_rows(index, 1)[0])
         return self.whole.read_rows(index * self.rows, self.rows)
 
 
