@@ -26,6 +26,23 @@ _HEAD = (
 )
 
 
+UNVERIFIED = (
+    "unverified: no inputs came with the model, so made-up ones stand in; give real ones to know"
+)
+SLOWER = 1.05
+"""A ratio above this is slower, whatever the noise; the ruler calls a device quiet up to 5 %."""
+
+
+def slower(found: Measurement) -> bool:
+    """Whether a variant takes longer than its original, by more than chance explains."""
+    surely = found.ratio_low is not None and found.ratio_low > 1.0
+    return surely or found.latency_ratio > max(SLOWER, 1.0 + _wall_noise(found))
+
+
+def _wall_noise(found: Measurement) -> float:
+    return found.noise if found.ratio_basis == "wall" else 0.0
+
+
 def table(ladder: Ladder) -> str:
     """Write the ladder as a table, best first, then what was rejected and why."""
     rows = [_HEAD, *(_row(place, rung) for place, rung in enumerate(ladder.rungs, start=1))]
@@ -36,7 +53,7 @@ def table(ladder: Ladder) -> str:
     ]
     lines += [f"   {miss}" for rung in ladder.rungs[:1] for miss in rung.misses]
     if any(not rung.verified for rung in ladder.rungs):
-        lines.append("agreement is on random inputs: give real ones to know")
+        lines.append(UNVERIFIED)
     if ladder.division is not None:
         lines.append(division(ladder.division))
     if ladder.rejected:
@@ -87,13 +104,14 @@ def _row(place: int, rung: Rung) -> tuple[str, ...]:
         f"{found.peak_memory_mib:.1f}",
         f"{found.latency_p50_ms:.2f}",
         f"{found.latency_p95_ms:.2f}",
-        f"{found.latency_ratio:.2f} {found.ratio_basis}",
-        f"{_agreed(agreement)} {agreement.kind}" + (" (guessed)" if agreement.guessed else ""),
-        "meets" if rung.meets_budget else "misses",
+        f"{found.latency_ratio:.2f} {found.ratio_basis}" + (", slower" if slower(found) else ""),
+        f"{agreed(agreement)} {agreement.kind}" + (" (guessed)" if agreement.guessed else ""),
+        ("meets" if rung.meets_budget else "misses") + ("" if rung.verified else ", unverified"),
     )
 
 
-def _agreed(agreement: Agreement) -> str:
+def agreed(agreement: Agreement) -> str:
+    """An agreement with its interval, and on what."""
     return (
         f"{agreement.value:.3f} [{agreement.low:.3f}, {agreement.high:.3f}] "
         f"on {agreement.samples} {agreement.split}"
@@ -116,9 +134,11 @@ def line(tried: Tried) -> str:
     found = rung.measurement
     figures = (
         f"{found.size_mib:.2f} MiB, ratio {found.latency_ratio:.2f} ({found.ratio_basis}), "
-        f"agreement {_agreed(found.agreement)}"
+        f"agreement {agreed(found.agreement)}"
     )
-    return f"measured {rung.recipe.label}: {figures}" + "".join(f"; {miss}" for miss in rung.misses)
+    doubts = ["slower than the original"] if slower(found) else []
+    doubts += [] if rung.verified else ["unverified"]
+    return f"measured {rung.recipe.label}: {'; '.join([figures, *doubts, *rung.misses])}"
 
 
 def measurement(found: Measurement) -> str:

@@ -9,6 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from agent import outputs
+from agent.commandline import shapes
 from agent.commandline.failures import as_exit_error
 from agent.errors import BadInput
 from agent.host import compressor
@@ -20,6 +22,8 @@ EXAMPLES = """examples:
   trimtab measure model.onnx --inputs inputs.npz
   trimtab measure smaller/rung-1a2b3c4d5e6f.onnx --original model.onnx \\
       --inputs held-out.npz --threads 2 --json
+  trimtab measure small/rung-1a2b3c4d5e6f.onnx --original detector.onnx --inputs held-out.npz \\
+      --outputs out=detections:0.4 --largest-shape image=1x3x960x960
 """
 
 
@@ -29,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--original", type=Path, metavar="ORIGINAL.onnx",
                         help="what to compare with (the model itself)")  # fmt: skip
     parser.add_argument("--inputs", type=Path, required=True, metavar="X.npz")
+    parser.add_argument("--outputs", action="append", default=[], metavar="OUTPUTS",
+                        help=f"what an output means: {outputs.FORMAT}, JSON, or a file of JSON; "
+                        "repeatable; only those named are judged")  # fmt: skip
+    parser.add_argument("--largest-shape", action="append", default=[], metavar=shapes.FORMAT,
+                        help="what memory is measured at, where larger than every sample; "
+                        "repeatable")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="threads to run it with (1)")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for the rounds (20)")
     parser.add_argument("--json", action="store_true", help="print the measurement as JSON")
@@ -48,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         candidate_path=str(arguments.model.resolve()),
         original_path=str(original.resolve()),
         inputs_path=str(arguments.inputs.resolve()),
+        inputs=shapes.read(largest=arguments.largest_shape),
+        outputs=outputs.read(arguments.outputs),
         runtime=Runtime(threads=arguments.threads),
         seconds=arguments.seconds,
         rounds=200,

@@ -63,7 +63,7 @@ class Material:
         """
         model_path = Path(job.model_path)
         described = description.describe(model_path)
-        outputs = job.outputs or described.outputs
+        outputs = description.told(described.outputs, job.outputs)
         given = job.calibration_path or job.evaluation_path
         path = Path(given) if given else _synthetic(job, work)
         inputs = samples.open_samples(path, described.inputs)

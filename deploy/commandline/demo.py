@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from agent import outputs
 from agent.errors import BadInput
-from deploy.commandline import outputs
 from deploy.commandline.options import read_budget
 from deploy.demo import plan, show, stage
 from deploy.demo.screen import Screen, console

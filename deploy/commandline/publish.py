@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from agent import outputs
 from agent.protocol.manifest import Manifest
 from deploy import publish
-from deploy.commandline import options, outputs
+from deploy.commandline import options
 
 EXAMPLES = """examples:
   trimtab-fleet publish net.onnx --name net --version 3 --key ~/.trimtab/fleet.key

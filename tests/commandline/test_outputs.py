@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import outputs
 from agent.errors import BadInput
 from compression.job import OutputSpec
-from deploy.commandline import outputs
 
 
 def test_outputs_are_read_with_their_numbers() -> None:

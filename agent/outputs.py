@@ -1,11 +1,11 @@
-"""What outputs mean, as the operator writes it: NAME=KIND, a number, and fields by name."""
+"""What outputs mean, as a person writes it: NAME=KIND, a number, fields by name; or as JSON."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
 from compression.job import OutputKind, OutputSpec
@@ -29,19 +29,45 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """The fields that may be named, and the kinds that have them."""
 _KINDS = "|".join(get_args(OutputKind))
+_SPECS: TypeAdapter[tuple[OutputSpec, ...]] = TypeAdapter(tuple[OutputSpec, ...])
 # The first "=KIND" that ends a word: names may hold colons, slashes and equals signs.
 _GIVEN = re.compile(rf"(?P<name>.+?)=(?P<kind>{_KINDS})(?:[:,](?P<rest>.*))?", re.DOTALL)
 
 
 def read(texts: Sequence[str]) -> tuple[OutputSpec, ...]:
-    """The outputs of repeated `NAME=KIND[:NUMBER][,FIELD=VALUE...]`.
+    """The outputs of repeated `NAME=KIND[:NUMBER][,FIELD=VALUE...]`, JSON, or names of JSON files.
 
-    `columns` are joined by plus signs; `classes` names a file with one name per line.
+    `columns` are joined by plus signs; `classes` names a file with one name per line. JSON is one
+    object, or a list of them, with the fields of OutputSpec, as ladders and manifests have them.
 
     Raises:
-        BadInput: an unknown kind or field, one that the kind does not have, or a bad value.
+        BadInput: an unknown kind or field, one that the kind does not have, or a bad value; an
+            output that is named twice.
     """
-    return tuple(_output(text) for text in texts)
+    found = tuple(spec for text in texts for spec in _outputs(text))
+    names = [spec.name for spec in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"cannot read outputs: {twice[0]!r} is given twice")
+    return found
+
+
+def _outputs(text: str) -> tuple[OutputSpec, ...]:
+    if text.lstrip()[:1] in {"[", "{"}:
+        return _json(text, text.encode())
+    if _GIVEN.fullmatch(text) is None and Path(text).is_file():
+        try:
+            return _json(text, Path(text).read_bytes())
+        except OSError as error:
+            raise _bad(text, error.strerror or str(error)) from error
+    return (_output(text),)
+
+
+def _json(text: str, content: bytes) -> tuple[OutputSpec, ...]:
+    many = content if content.lstrip()[:1] == b"[" else b"[" + content + b"]"
+    try:
+        return _SPECS.validate_json(many)
+    except ValidationError as error:
+        raise _bad(text[:60], explain(error)) from error
 
 
 def _output(text: str) -> OutputSpec:

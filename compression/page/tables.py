@@ -1,0 +1,162 @@
+"""The tables of the page: what can be served, what lost and why, what each node costs (pure)."""
+
+from collections.abc import Sequence
+
+from compression import ladder, report
+from compression.job import Agreement, Ladder, Measurement, Rejected, Rung, Sensitivity
+from compression.page.markup import Child, Markup, element, join
+
+_RUNGS = ("", "Variant", "Size", "Latency", "CPU time", "Memory", "Agreement", "Budget")
+_LOST = ("Candidate", "Why it lost", "Size", "Latency", "Agreement")
+_NODES = ("Node", "Operator", "Alone, dB", "Weights", "Float in")
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Markup]) -> Markup:
+    """A table that scrolls sideways where it is wider than the screen, also by keyboard."""
+    names = [element("th", name, scope="col") for name in head]
+    whole = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *names)),
+        element("tbody", *rows),
+    )
+    return element("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def rungs(found: Ladder) -> Markup:
+    """All rungs, best first, each figure beside the original's."""
+    rows = [_rung(place, rung, found) for place, rung in enumerate(found.rungs, start=1)]
+    return table(
+        "Best first: the highest agreement among those that meet the budget. In brackets the "
+        "95 % interval; ratios are to the original",
+        _RUNGS,
+        rows,
+    )
+
+
+def _rung(place: int, rung: Rung, found: Ladder) -> Markup:
+    m = rung.measurement
+    bounds = "" if m.ratio_low is None else f"[{m.ratio_low:.2f}, {m.ratio_high:.2f}]"
+    slow = element("small", "slower than the original", class_="bad")
+    return element(
+        "tr",
+        element("td", str(place), class_="n"),
+        element("th", rung.recipe.label, element("small", rung.file), scope="row"),
+        _pair(f"{m.size_mib:.2f} MiB", times(ratio(m.size_mib, m.original_size_mib))),
+        _pair(f"{times(m.latency_ratio)} {bounds}",
+              f"by {m.ratio_basis} time; p50 {m.latency_p50_ms:.2f}, p95 {m.latency_p95_ms:.2f} ms",
+              slow if report.slower(m) else None),
+        _pair(times(m.cpu_ratio), f"{m.cpu_ms_per_inference:.2f} ms each"),
+        _pair(f"{m.peak_memory_mib:.1f} MiB",
+              times(ratio(m.peak_memory_mib, m.original_peak_memory_mib))),
+        _agreement(rung, found),
+        element("td", *_standing(rung)),
+        class_="best" if place == 1 else None,
+    )  # fmt: skip
+
+
+def _pair(value: str, small: str, *more: Child) -> Markup:
+    return element("td", value, element("small", small), *more, class_="n")
+
+
+def _agreement(rung: Rung, found: Ladder) -> Markup:
+    m = rung.measurement
+    lines = [f"{how(m.agreement)} of {m.agreement.output!r}"]
+    if rung.chosen_by is not None:
+        lines.append(f"chosen by {interval(rung.chosen_by)} on {on_what(rung.chosen_by)}")
+    lines += [report.labelled(one) for one in m.labelled]
+    lines += [f"SQNR {db:.1f} dB" for db in list(m.sqnr_db.values())[:1] if rung.recipe.passes]
+    del found
+    return element("td", interval(m.agreement), *(element("small", line) for line in lines))
+
+
+def _standing(rung: Rung) -> list[Markup]:
+    good = element("span", "✓ meets it", class_="good")
+    bad = element("span", "✗ misses it", class_="bad")
+    parts = [good if rung.meets_budget else bad]
+    parts += [element("small", miss) for miss in rung.misses]
+    if not rung.verified:
+        parts.append(element("small", "unverified", class_="bad"))
+    return parts
+
+
+def lost(rejected: Sequence[Rejected]) -> Markup:
+    """Candidates that were tried and did not become rungs, with their figures where one ran."""
+    return table("What was tried and why it lost", _LOST, [_lost(one) for one in rejected])
+
+
+def _lost(one: Rejected) -> Markup:
+    m = one.measurement
+    figures = [element("td")] * 3 if m is None else _figures(m)
+    return element(
+        "tr", element("th", one.recipe.label, scope="row"), element("td", one.reason), *figures
+    )
+
+
+def _figures(m: Measurement) -> list[Markup]:
+    return [
+        element("td", times(ratio(m.size_mib, m.original_size_mib)), class_="n"),
+        element("td", times(m.latency_ratio), class_="n"),
+        element("td", interval(m.agreement), element("small", how(m.agreement))),
+    ]
+
+
+def nodes(found: Sequence[Sensitivity], recipes: Sequence[str]) -> Markup:
+    """Every node that was looked at; `recipes` are the labels of the rungs but the original."""
+    return table("Every node that was looked at, the worst first", _NODES,
+                 [_node(one, recipes) for one in found])  # fmt: skip
+
+
+def _node(one: Sensitivity, recipes: Sequence[str]) -> Markup:
+    every = len(one.left_float_in) == len(recipes) > 1
+    names = "all variants" if every else ", ".join(one.left_float_in)
+    return element(
+        "tr",
+        element("th", one.node, scope="row"),
+        element("td", one.operator),
+        element("td", f"{one.sqnr_db:.1f}", class_="n"),
+        element("td", f"{one.weight_share:.1%}", class_="n"),
+        element("td", names),
+    )
+
+
+def interval(agreement: Agreement) -> str:
+    """A value with its interval."""
+    return f"{agreement.value:.3f} [{agreement.low:.3f}, {agreement.high:.3f}]"
+
+
+def how(agreement: Agreement) -> str:
+    """By which rule, and on what."""
+    guess = ", guessed" if agreement.guessed else ""
+    return f"{agreement.kind}{guess}, {on_what(agreement)}"
+
+
+def on_what(agreement: Agreement) -> str:
+    """How many samples of which part."""
+    return f"{agreement.samples} {agreement.split} samples"
+
+
+def times(value: float) -> str:
+    """A ratio to the original."""
+    return f"\N{MULTIPLICATION SIGN} {value:.2f}"
+
+
+def ratio(value: float, original: float) -> float:
+    """Against the original, which may be next to nothing."""
+    return value / max(original, 1e-9)
+
+
+def facts(pairs: Sequence[tuple[str, Child]]) -> Markup:
+    """Names and values, one under the other."""
+    rows = [join(element("dt", name), element("dd", value)) for name, value in pairs if value]
+    return element("dl", *rows, class_="facts")
+
+
+def bounds(found: Ladder) -> str:
+    """The budget in one line."""
+    given = found.budget.model_dump(exclude_none=True)
+    names = {name: title for name, (title, _, _) in ladder.BOUNDS.items()}
+    shown = [
+        f"{names.get(name, name.replace('_', ' '))} {value:g}" for name, value in given.items()
+    ]
+    return ", ".join(shown) or "nothing is bounded"
