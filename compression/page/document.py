@@ -128,7 +128,9 @@ def _nodes(found: Ladder) -> Markup | None:
         "Signal to quantization noise of the judged output when one node alone is quantized. The "
         f"nodes below {bars.GOOD_DB:.0f} dB are those to leave float first."
     )
-    chart = element("figure", bars.draw(found.sensitivities), element("figcaption", what))
+    chart = element(
+        "figure", bars.draw(found.sensitivities), element("figcaption", what), class_="bars"
+    )
     every = element(
         "details",
         element("summary", f"all {len(found.sensitivities)} nodes as a table"),

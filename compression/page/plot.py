@@ -8,7 +8,7 @@ from compression.page.markup import Markup, element, join
 from compression.page.scale import Scale, number
 
 WIDTH, HEIGHT = 440, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 30, 44
 _BOX = 14.0
 """A number's height and width, for finding it a free place."""
 
@@ -45,7 +45,9 @@ def draw(title: str, points: Sequence[Point], *, x: Axis, y: Axis) -> Markup:
     up = Scale(y.low, y.high, HEIGHT - _BOTTOM, _TOP)
     order: tuple[Kind, ...] = ("rejected", "original", "misses", "rung")
     ordered = sorted(points, key=lambda point: order.index(point.kind))
-    taken: list[tuple[float, float]] = [(across.at(p.x), up.at(p.y)) for p in points if p.number]
+    taken = [(across.at(p.x), up.at(p.y)) for p in points if p.number]
+    if y.bound is not None:  # where its name stands
+        taken += [(across.end - 8 - at, up.at(y.bound) - 9) for at in range(0, 96, 12)]
     return element(
         "svg",
         element("title", title),
@@ -63,7 +65,7 @@ def _axes(x: Axis, y: Axis, across: Scale, up: Scale) -> Markup:
     parts = [
         element("path", class_="axis", d=f"M{left} {_TOP}V{bottom}H{WIDTH - _RIGHT}"),
         element("text", x.title, x=(left + across.end) / 2, y=HEIGHT - 8, text_anchor="middle"),
-        element("text", y.title, x=4, y=11),
+        element("text", y.title, x=4, y=13),
     ]
     for value in across.ticks():
         at = across.at(value)
@@ -137,5 +139,5 @@ _AROUND = [(13, -9), (-13, -9), (13, 10), (-13, 10), (0, -17), (0, 18), (24, 0),
 def _free(
     place: tuple[float, float], across: Scale, up: Scale, taken: list[tuple[float, float]]
 ) -> bool:
-    inside = across.start < place[0] < WIDTH - 6 and 6 < place[1] < up.start
+    inside = across.start + 5 < place[0] < WIDTH - 6 and _TOP - 12 < place[1] < up.start - 5
     return inside and all(abs(place[0] - x) >= _BOX or abs(place[1] - y) >= _BOX for x, y in taken)

@@ -25,7 +25,7 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Markup]) -> Markup:
 
 def rungs(found: Ladder) -> Markup:
     """All rungs, best first, each figure beside the original's."""
-    rows = [_rung(place, rung, found) for place, rung in enumerate(found.rungs, start=1)]
+    rows = [_rung(place, rung) for place, rung in enumerate(found.rungs, start=1)]
     return table(
         "Best first: the highest agreement among those that meet the budget. In brackets the "
         "95 % interval; ratios are to the original",
@@ -34,7 +34,7 @@ def rungs(found: Ladder) -> Markup:
     )
 
 
-def _rung(place: int, rung: Rung, found: Ladder) -> Markup:
+def _rung(place: int, rung: Rung) -> Markup:
     m = rung.measurement
     bounds = "" if m.ratio_low is None else f"[{m.ratio_low:.2f}, {m.ratio_high:.2f}]"
     slow = element("small", "slower than the original", class_="bad")
@@ -44,12 +44,13 @@ def _rung(place: int, rung: Rung, found: Ladder) -> Markup:
         element("th", rung.recipe.label, element("small", rung.file), scope="row"),
         _pair(f"{m.size_mib:.2f} MiB", times(ratio(m.size_mib, m.original_size_mib))),
         _pair(f"{times(m.latency_ratio)} {bounds}",
-              f"by {m.ratio_basis} time; p50 {m.latency_p50_ms:.2f}, p95 {m.latency_p95_ms:.2f} ms",
-              slow if report.slower(m) else None),
+              f"by {m.ratio_basis} time",
+              slow if report.slower(m) else None,
+              element("small", f"p50 {m.latency_p50_ms:.2f}, p95 {m.latency_p95_ms:.2f} ms")),
         _pair(times(m.cpu_ratio), f"{m.cpu_ms_per_inference:.2f} ms each"),
         _pair(f"{m.peak_memory_mib:.1f} MiB",
               times(ratio(m.peak_memory_mib, m.original_peak_memory_mib))),
-        _agreement(rung, found),
+        _agreement(rung),
         element("td", *_standing(rung)),
         class_="best" if place == 1 else None,
     )  # fmt: skip
@@ -59,15 +60,16 @@ def _pair(value: str, small: str, *more: Child) -> Markup:
     return element("td", value, element("small", small), *more, class_="n")
 
 
-def _agreement(rung: Rung, found: Ladder) -> Markup:
+def _agreement(rung: Rung) -> Markup:
     m = rung.measurement
-    lines = [f"{how(m.agreement)} of {m.agreement.output!r}"]
+    lines = [how(m.agreement)]
     if rung.chosen_by is not None:
-        lines.append(f"chosen by {interval(rung.chosen_by)} on {on_what(rung.chosen_by)}")
+        lines.append(f"chosen by {rung.chosen_by.value:.3f} on {on_what(rung.chosen_by)}")
     lines += [report.labelled(one) for one in m.labelled]
-    lines += [f"SQNR {db:.1f} dB" for db in list(m.sqnr_db.values())[:1] if rung.recipe.passes]
-    del found
-    return element("td", interval(m.agreement), *(element("small", line) for line in lines))
+    if rung.recipe.passes and m.agreement.output in m.sqnr_db:
+        lines.append(f"SQNR {m.sqnr_db[m.agreement.output]:.1f} dB")
+    return element("td", interval(m.agreement), *(element("small", line) for line in lines),
+                   class_="range")  # fmt: skip
 
 
 def _standing(rung: Rung) -> list[Markup]:
@@ -89,7 +91,10 @@ def _lost(one: Rejected) -> Markup:
     m = one.measurement
     figures = [element("td")] * 3 if m is None else _figures(m)
     return element(
-        "tr", element("th", one.recipe.label, scope="row"), element("td", one.reason), *figures
+        "tr",
+        element("th", one.recipe.label, scope="row"),
+        element("td", one.reason, class_="why"),
+        *figures,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from compression import ladder
 from compression.job import Budget, Ladder, Measurement
 from compression.page import plot
-from compression.page.markup import Markup, element
+from compression.page.markup import Markup, element, join
 from compression.page.plot import Axis, Kind, Point
 from compression.page.scale import around
 from compression.page.tables import ratio
@@ -22,12 +22,8 @@ def figures(found: Ladder) -> Markup:
         "beyond an axis is drawn at its edge."
     )
     drawn = [_agreement(found), _size(found)]
-    return element(
-        "div",
-        *(element("figure", one) for one in drawn),
-        element("p", marks, class_="soft"),
-        class_="plots",
-    )
+    both = element("div", *(element("figure", one) for one in drawn), class_="plots")
+    return join(both, element("p", marks, class_="soft"))
 
 
 def _agreement(found: Ladder) -> Markup:
