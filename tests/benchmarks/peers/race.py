@@ -1,0 +1,79 @@
+"""Times many loaded models side by side: CPU time of one thread, as ratios to the original.
+
+In each round every variant runs on the same sample, in a shuffled order, between two runs of the
+original; so drift, frequency and neighbours hit all alike.
+"""
+
+import gc
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compression import samples
+
+LEAST_SEGMENT_S = 0.002
+_MOST_REPEATS = 200
+_RESAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class Race:
+    """CPU milliseconds of one run: rounds of each variant, and of the original around them."""
+
+    variants: Mapping[str, NDArray[np.float64]]
+    original: NDArray[np.float64]
+
+    def ratio(self, name: str, to: str | None = None) -> tuple[float, float, float]:
+        """The median ratio of a variant to another (None: the original), 95 % by bootstrap."""
+        below = self.original if to is None else self.variants[to]
+        ratios = self.variants[name] / below
+        rng = np.random.default_rng(0)
+        drawn = ratios[rng.integers(0, len(ratios), (_RESAMPLED, len(ratios)))]
+        low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+        return float(np.median(ratios)), float(low), float(high)
+
+
+def run(
+    original: Any, variants: Mapping[str, Any], inputs: samples.Samples, *, rounds: int
+) -> Race:
+    """Run `rounds` rounds over samples in a seeded order; sessions have one thread each."""
+    rng = random.Random(0)
+    order = rng.sample(range(len(inputs)), len(inputs))
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    around: list[float] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for at in range(rounds):
+            feeds = inputs.sample(order[at % len(order)])
+            repeats = _repeats(original, feeds)
+            names = rng.sample(sorted(variants), len(variants))
+            before = _segment(original, feeds, repeats)
+            for name in names:
+                taken[name].append(_segment(variants[name], feeds, repeats))
+            around.append((before + _segment(original, feeds, repeats)) / 2)
+    finally:
+        gc.enable()
+    return Race({name: np.array(each) for name, each in taken.items()}, np.array(around))
+
+
+def _repeats(session: Any, feeds: samples.Arrays) -> int:
+    session.run(None, feeds)
+    began = time.perf_counter()
+    session.run(None, feeds)
+    once_s = time.perf_counter() - began
+    return max(1, min(_MOST_REPEATS, round(LEAST_SEGMENT_S / max(once_s, 1e-6))))
+
+
+def _segment(session: Any, feeds: samples.Arrays, repeats: int) -> float:
+    """CPU milliseconds of one run; the first is not counted: it finds its weights out of cache."""
+    session.run(None, feeds)
+    began = time.process_time_ns()
+    for _ in range(repeats):
+        session.run(None, feeds)
+    return (time.process_time_ns() - began) / repeats / 1e6
