@@ -12,7 +12,16 @@ from pydantic import ValidationError
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import Recipe
-from compression.passes import dynamic, quantization, rescaling, stored, unrolling
+from compression.passes import (
+    blocks,
+    correction,
+    dynamic,
+    quantization,
+    recurrent,
+    rescaling,
+    stored,
+    unrolling,
+)
 from compression.statistics import Range
 from compression.words import explain
 
@@ -83,17 +92,48 @@ def _unroll(
     return unrolling.apply(model, unrolling.Settings.model_validate(parameters))
 
 
-def _store(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+def _block(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
     del context
-    return stored.apply(model, stored.Settings.model_validate(parameters))
+    return blocks.apply(model, blocks.Settings.model_validate(parameters))
+
+
+def _recur(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    del context
+    return recurrent.apply(model, recurrent.Settings.model_validate(parameters))
+
+
+def _store(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    try:
+        return stored.apply(model, stored.Settings.model_validate(parameters))
+    except BadModel:
+        if model is context.reference:
+            raise
+        return model  # the passes before it left no float weights
+
+
+def _correct(
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
+) -> onnx.ModelProto:
+    settings = correction.Settings.model_validate(parameters)
+    return correction.apply(model, settings, reference=context.reference, evidence=context.seen())
+
+
+def _keep(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    """What the regular form alone is worth: it may be faster than what was exported."""
+    del parameters, context
+    return model
 
 
 PASSES: dict[str, Pass] = {
+    "simplified": _keep,
     "quantization": _quantize,
     "dynamic": _dynamic,
+    "blocks": _block,
+    "recurrent": _recur,
     "stored": _store,
     "rescaling": _rescale,
     "unrolling": _unroll,
+    "correction": _correct,
 }
 EXACT = frozenset({"rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""

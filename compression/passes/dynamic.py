@@ -1,8 +1,9 @@
-"""Dynamic int8 of MatMul with constant weights: activations get their scale while it runs.
+"""Dynamic int8 of MatMul and Gemm with constant weights: activations get their scale as it runs.
 
 Standard operators only: DynamicQuantizeLinear, MatMulInteger, Cast and Mul, which the runtime
 fuses into one kernel. Right for models whose activations differ much between inputs; wrong for
-Conv, which has no fast kernel of this kind.
+Conv, which has no fast kernel of this kind. Nodes that a static pass has made integers already
+are left to it, so that the two may follow one another.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compression.errors import BadModel
-from compression.passes import qdq, rounding
+from compression.passes import matrices, rounding
 from compression.words import Words
 
 
@@ -21,6 +22,13 @@ class Settings(Words):
     weights: rounding.WeightFormat = "s8"
     exclude: tuple[str, ...] = ()
     """Nodes that stay float, by the name of their first output."""
+    only: tuple[str, ...] | None = None
+    """If given, the only nodes that are quantized."""
+
+
+def eligible(model: onnx.ModelProto, settings: Settings) -> tuple[str, ...]:
+    """Name the nodes that this pass would quantize, each by its first output, in order."""
+    return tuple(product.name for product in matrices.products(model, settings))
 
 
 def apply(model: onnx.ModelProto, settings: Settings) -> onnx.ModelProto:
@@ -29,63 +37,52 @@ def apply(model: onnx.ModelProto, settings: Settings) -> onnx.ModelProto:
     Raises:
         BadModel: it has none with constant float weights.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    found = {product.name: product for product in matrices.products(model, settings)}
+    if not found:
+        raise BadModel("cannot quantize dynamically: no MatMul or Gemm with constant weights")
     nodes: list[onnx.NodeProto] = []
-    done: dict[str, tuple[str, str, str]] = {}
-    graph = qdq.Graph(model)
+    tensors: dict[str, onnx.TensorProto] = {}
     for node in model.graph.node:
-        if not _possible(graph, node) or node.output[0] in settings.exclude:
+        product = found.get(node.output[0]) if node.output else None
+        if product is None:
             nodes.append(node)
-            continue
-        name = node.input[1]
-        if name not in done:
-            done[name] = _integers(changed, graph, name, settings)
-        nodes += _nodes(node, done[name])
-    if not done:
-        raise BadModel("cannot quantize dynamically: no MatMul with constant weights")
-    read = {name for node in nodes for name in node.input} | graph.outputs
-    kept = [tensor for tensor in changed.graph.initializer if tensor.name in read]
-    for part in (changed.graph.node, changed.graph.initializer, changed.graph.value_info):
-        del part[:]
-    changed.graph.node.extend(nodes)
-    changed.graph.initializer.extend(kept)
-    return changed
-
-
-def _possible(graph: qdq.Graph, node: onnx.NodeProto) -> bool:
-    if node.op_type != "MatMul" or not graph.is_float_weight(node.input[1]):
-        return False
-    return graph.weights[node.input[1]].ndim == 2 and node.input[0] not in graph.weights
+        else:
+            nodes += _nodes(product, _integers(product, settings, tensors))
+    return matrices.rewritten(model, nodes, list(tensors.values()))
 
 
 def _integers(
-    changed: onnx.ModelProto, graph: qdq.Graph, name: str, settings: Settings
+    product: matrices.Product, settings: Settings, tensors: dict[str, onnx.TensorProto]
 ) -> tuple[str, str, str]:
-    values = graph.weights[name]
-    axis = 1 if settings.per_channel else None
-    grid = rounding.weight_grid(values, kind=settings.weights, axis=axis)
-    tensors = {
-        f"{name}::integers": grid.round(values, axis=axis),
-        f"{name}::scale": grid.scale,
-        f"{name}::zero": np.array(grid.zero_point, grid.dtype),
-    }
-    for key, array in tensors.items():
-        changed.graph.initializer.append(numpy_helper.from_array(array, key))
-    q, scale, zero = tensors
+    """Round a matrix, unless another node has it already; returns its names."""
+    base = f"{product.weight}::turned" if product.turned else product.weight
+    q, scale, zero = f"{base}::integers", f"{base}::scale", f"{base}::zero"
+    if q not in tensors:
+        axis = 1 if settings.per_channel else None
+        grid = rounding.weight_grid(product.matrix, kind=settings.weights, axis=axis)
+        arrays = {
+            q: grid.round(product.matrix, axis=axis),
+            scale: grid.scale,
+            zero: np.array(grid.zero_point, grid.dtype),
+        }
+        tensors |= {name: numpy_helper.from_array(array, name) for name, array in arrays.items()}
     return q, scale, zero
 
 
-def _nodes(node: onnx.NodeProto, weights: tuple[str, str, str]) -> list[onnx.NodeProto]:
+def _nodes(product: matrices.Product, weights: tuple[str, str, str]) -> list[onnx.NodeProto]:
     q, scale, zero = weights
-    out = node.output[0]
-    x, x_scale, x_zero, total, real, both = (
-        f"{out}::{part}" for part in ("x", "x_scale", "x_zero", "total", "real", "scale")
+    out = product.name
+    x, x_scale, x_zero, total, real, both, result = (
+        f"{out}::{part}" for part in ("x", "x_scale", "x_zero", "total", "real", "scale", "product")
     )
-    return [
-        helper.make_node("DynamicQuantizeLinear", [node.input[0]], [x, x_scale, x_zero], x),
-        helper.make_node("MatMulInteger", [x, q, x_zero, zero], [total], total),
-        helper.make_node("Cast", [total], [real], real, to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [x_scale, scale], [both], both),
-        helper.make_node("Mul", [real, both], [out], f"{out}::result"),
+    into = result if product.bias else out
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", [product.node.input[0]], [x, x_scale, x_zero]),
+        helper.make_node("MatMulInteger", [x, q, x_zero, zero], [total]),
+        helper.make_node("Cast", [total], [real], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [x_scale, scale], [both]),
+        helper.make_node("Mul", [real, both], [into]),
     ]
+    if product.bias:
+        nodes.append(helper.make_node("Add", [result, product.bias], [out]))
+    return nodes

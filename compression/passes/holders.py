@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from compression.regular import reading, wiring
 
 Shape = tuple[int, ...]
+Readers = dict[str, list[tuple[onnx.NodeProto, int]]]
 MOST_VALUE = 1e4
 """Values from here on mark what is left out (masks of -10000, or of the least float)."""
 
@@ -108,6 +109,12 @@ WEIGHTS: dict[str, tuple[tuple[int, ...], Kept]] = {
 Factors (Mul), normalisations and what shapes are made of are not among them. What is added may be
 an embedding of positions, which is centred, or a grid of coordinates, which is not and is exact."""
 
+MOVING = frozenset({
+    "Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""They move values; what they make of weights may still be weights. Exporters reorder an LSTM's
+gates so, inside of bodies where nothing folds it."""
+
 
 def weights(graph: onnx.GraphProto) -> Iterator[Weight]:
     """Give the float32 weights of a graph and its bodies: of two axes at least, with plain values.
@@ -117,10 +124,9 @@ def weights(graph: onnx.GraphProto) -> Iterator[Weight]:
     readers = _readers(graph)
     given = {value.name for value in graph.output}
     for name, tensor in _constants(graph):
-        used = readers.get(name, [])
-        kept = _kept(used, tuple(tensor.dims))
+        kept = _kept(readers, name, tuple(tensor.dims))
         if tensor.data_type == TensorProto.FLOAT and name not in given and kept is not None:
-            nodes = tuple(node for node, _ in used)
+            nodes = tuple(node for node, _ in readers[name])
             if _plain(numpy_helper.to_array(tensor), nodes):
                 yield Weight(name, tensor, kept, nodes, graph)
     for node in list(graph.node):
@@ -128,16 +134,27 @@ def weights(graph: onnx.GraphProto) -> Iterator[Weight]:
             yield from weights(body)
 
 
-def _kept(used: list[tuple[onnx.NodeProto, int]], shape: Shape) -> tuple[int, ...] | None:
+def _kept(readers: Readers, name: str, shape: Shape) -> tuple[int, ...] | None:
     """The axes of its scales, as the first reader wants them; None where it is no weight."""
-    if not used or sum(size > 1 for size in shape) < 2:
+    used = readers.get(name, [])
+    if not used or sum(size > 1 for size in shape) < 2 or not _as_weight(readers, name):
         return None
-    for node, position in used:
-        positions, _ = WEIGHTS.get(node.op_type, ((), _first))
-        if position not in positions:
-            return None
     node, position = used[0]
+    if node.op_type in MOVING:
+        return tuple(range(len(shape) - 1))
     return WEIGHTS[node.op_type][1](node, position, shape)
+
+
+def _as_weight(readers: Readers, name: str) -> bool:
+    """Whether all who read `name`, or what it is moved to, read weights there."""
+    used = readers.get(name, [])
+    for node, position in used:
+        if node.op_type in MOVING and (position == 0 or node.op_type == "Concat"):
+            if not all(_as_weight(readers, moved) for moved in node.output if moved):
+                return False
+        elif position not in WEIGHTS.get(node.op_type, ((), _first))[0]:
+            return False
+    return bool(used)
 
 
 def _plain(values: NDArray[np.float32], readers: tuple[onnx.NodeProto, ...]) -> bool:
@@ -147,9 +164,9 @@ def _plain(values: NDArray[np.float32], readers: tuple[onnx.NodeProto, ...]) -> 
     return not added or bool(abs(values.mean()) <= values.std() / 2)
 
 
-def _readers(graph: onnx.GraphProto) -> dict[str, list[tuple[onnx.NodeProto, int]]]:
+def _readers(graph: onnx.GraphProto) -> Readers:
     """Who reads each name at which input, inside of bodies too; -1: a body gives it as it is."""
-    found: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+    found: Readers = {}
     for node in graph.node:
         for position, name in enumerate(node.input):
             if name:

@@ -1,4 +1,4 @@
-"""Rounds one constant to 8 bits with as few scales as keep its error small (pure)."""
+"""Rounds one constant to 8 or 16 bits, with as few scales as keep its error small (pure)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BOUND = 127
+BOUNDS: dict[type[np.signedinteger[Any]], int] = {np.int8: 127, np.int16: 32767}
+"""The largest integer of each width; its negative is the smallest."""
 LONGEST_BLOCK, SHORTEST_BLOCK = 64, 16
 """Values that share a scale where one for each channel is too coarse."""
 _LEAST_SCALE = float(np.finfo(np.float32).tiny) * 2**10
@@ -16,7 +17,7 @@ _LEAST_SCALE = float(np.finfo(np.float32).tiny) * 2**10
 class Packed:
     """A constant is (integers x scale), reshaped to `shape`; `scale` broadcasts to `integers`."""
 
-    integers: NDArray[np.int8]
+    integers: NDArray[np.signedinteger[Any]]
     scale: NDArray[np.float32]
     shape: tuple[int, ...]
 
@@ -47,12 +48,15 @@ def pack(values: NDArray[Any], *, kept: tuple[int, ...], least_db: float) -> Pac
     return packed if blocks is None else blocks
 
 
-def rounded(values: NDArray[Any], *, kept: tuple[int, ...]) -> Packed:
+def rounded(
+    values: NDArray[Any], *, kept: tuple[int, ...], width: type[np.signedinteger[Any]] = np.int8
+) -> Packed:
     """Round with one symmetric scale for each index along the axes `kept`."""
+    bound = BOUNDS[width]
     axes = tuple(at for at in range(values.ndim) if at not in kept)
     largest = np.abs(values).max(axis=axes, keepdims=True, initial=0.0)
-    scale = np.maximum(largest.astype(np.float64) / BOUND, _LEAST_SCALE).astype(np.float32)
-    integers = np.clip(np.rint(values / scale), -BOUND, BOUND).astype(np.int8)
+    scale = np.maximum(largest.astype(np.float64) / bound, _LEAST_SCALE).astype(np.float32)
+    integers = np.clip(np.rint(values / scale), -bound, bound).astype(width)
     return Packed(integers, scale, values.shape)
 
 

@@ -1,4 +1,4 @@
-"""Stores float weights as 8 bits in the file; they are float again when the session has loaded.
+"""Stores float weights in 8 bits in the file; they are float again when the session has loaded.
 
 A constant becomes Cast(integers) x scale, which onnxruntime computes once, while it loads
 (constant folding, at every optimization level but "disabled"): so it runs exactly as fast as
@@ -25,18 +25,24 @@ _NODES_BYTES = 160
 
 
 class Settings(Words):
-    """The parameters of this pass."""
+    """The parameters of this pass. Constants go by their own name."""
 
-    format: Literal["s8", "f16"] = "s8"
-    """8 bits with scales, or halves: twice as large, and exact to 11 bits."""
+    bits: Literal[8, 16] = 8
     per_channel: bool = True
     """One scale a channel, or a block where a channel is badly scaled; else one a constant."""
     least_bytes: int = Field(default=512, ge=0)
     """Smaller float constants stay as they are."""
     least_db: float = 40.0
     """Where a scale a channel keeps less signal to noise than this, blocks have their own."""
+    wide: tuple[str, ...] = ()
+    """Constants that get 16 bits, because their rounding is felt."""
+    wide_share: float = Field(default=0.02, ge=0, le=1)
+    """The smallest constants together get 16 bits up to this share of all their bytes: first
+    layers and depthwise ones are small, and felt."""
     exclude: tuple[str, ...] = ()
     """Constants that stay float, by their name or by the first output of a node that reads them."""
+    only: tuple[str, ...] | None = None
+    """If given, the only constants that are stored."""
 
 
 def storable(model: onnx.ModelProto, settings: Settings) -> dict[str, int]:
@@ -59,44 +65,50 @@ def apply(model: onnx.ModelProto, settings: Settings) -> onnx.ModelProto:
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    stored = 0
     # All are found before any is changed: what is expanded is no constant any more.
-    for one in list(holders.weights(changed.graph)):
-        if _wanted(one, settings):
-            stored += _store(one, settings)
+    found = [one for one in holders.weights(changed.graph) if _wanted(one, settings)]
+    wide = set(settings.wide) | _smallest(found, settings.wide_share)
+    stored = [one for one in found if _store(one, settings, wide=one.name in wide)]
     if not stored:
         raise BadModel(
-            f"cannot store weights in 8 bits: no float weights of {settings.least_bytes} bytes left"
+            f"cannot store weights in {settings.bits} bits: "
+            f"no float weights of {settings.least_bytes} bytes left"
         )
     return changed
 
 
 def _wanted(one: holders.Weight, settings: Settings) -> bool:
     names = {one.name, *(node.output[0] for node in one.readers if node.output)}
-    return one.bytes >= settings.least_bytes and not names & set(settings.exclude)
+    chosen = settings.only is None or one.name in settings.only
+    return chosen and one.bytes >= settings.least_bytes and not names & set(settings.exclude)
 
 
-def _store(one: holders.Weight, settings: Settings) -> bool:
+def _smallest(found: list[holders.Weight], share: float) -> set[str]:
+    """The smallest constants that together take at most this share of all."""
+    left = share * sum(one.bytes for one in found)
+    names: set[str] = set()
+    for one in sorted(found, key=lambda one: (one.bytes, one.name)):
+        left -= one.bytes
+        if left < 0:
+            break
+        names.add(one.name)
+    return names
+
+
+def _store(one: holders.Weight, settings: Settings, *, wide: bool) -> bool:
     """Replace one constant; False where the file would not become smaller."""
-    parts: dict[str, NDArray[Any]]
-    values = one.values
-    if settings.format == "f16":
-        half = values.astype(np.float16)
-        if not np.allclose(half.astype(np.float32), values, rtol=1e-3, atol=1e-7):
-            return False  # beyond the range of halves
-        parts, nodes = {"half": half}, _widened(one.name)
+    kept = one.kept if settings.per_channel else ()
+    if wide or settings.bits == 16:
+        packed = packing.rounded(one.values, kept=kept, width=np.int16)
     else:
-        kept = one.kept if settings.per_channel else ()
         least_db = settings.least_db if settings.per_channel else -np.inf
-        packed = packing.pack(values, kept=kept, least_db=least_db)
-        parts = {"s8": packed.integers, "scale": packed.scale}
-        if packed.reshaped:
-            parts["shape"] = np.array(packed.shape, np.int64)
-        nodes = _expanded(one.name, reshaped=packed.reshaped)
-    size = sum(array.nbytes for array in parts.values()) + _NODES_BYTES + 6 * len(one.name)
-    if size >= one.bytes:
+        packed = packing.pack(one.values, kept=kept, least_db=least_db)
+    if packed.bytes + _NODES_BYTES + 6 * len(one.name) >= one.bytes:
         return False
-    one.replace(_tensors(one.name, parts), nodes)
+    arrays: dict[str, NDArray[Any]] = {"integers": packed.integers, "scale": packed.scale}
+    if packed.reshaped:
+        arrays["shape"] = np.array(packed.shape, np.int64)
+    one.replace(_tensors(one.name, arrays), _expanded(one.name, reshaped=packed.reshaped))
     return True
 
 
@@ -104,14 +116,10 @@ def _tensors(name: str, parts: Mapping[str, NDArray[Any]]) -> list[onnx.TensorPr
     return [numpy_helper.from_array(array, f"{name}::{part}") for part, array in parts.items()]
 
 
-def _widened(name: str) -> list[onnx.NodeProto]:
-    return [helper.make_node("Cast", [f"{name}::half"], [name], to=TensorProto.FLOAT)]
-
-
 def _expanded(name: str, *, reshaped: bool) -> list[onnx.NodeProto]:
     real, blocks = f"{name}::real", f"{name}::blocks"
     nodes = [
-        helper.make_node("Cast", [f"{name}::s8"], [real], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [f"{name}::integers"], [real], to=TensorProto.FLOAT),
         helper.make_node("Mul", [real, f"{name}::scale"], [blocks if reshaped else name]),
     ]
     if reshaped:
