@@ -1,5 +1,6 @@
 """The page of a ladder: whole, readable by a parser, and deaf to hostile names."""
 
+import html
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -111,7 +112,7 @@ class Parsed(HTMLParser):
 
 
 def words(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
 
 
 def test_the_page_shows_the_ladders_data(usual: Ladder) -> None:
