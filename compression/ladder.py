@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from compression import durable
 from compression.errors import BadInputs
 from compression.job import (
+    Agreement,
     Budget,
     DeviceClass,
     Division,
@@ -21,6 +22,8 @@ from compression.job import (
 from compression.words import explain
 
 FILE = "ladder.json"
+SAME_SPEED = 0.05
+"""Latency ratios are compared in steps of this, since their last digit is noise."""
 
 _Figure = Callable[[Measurement], float]
 # Budget field -> (what it is called, unit, how the measurement says it). All are upper bounds.
@@ -83,12 +86,17 @@ def _misses(measurement: Measurement, budget: Budget, cores: int) -> list[tuple[
     return found
 
 
-def standing(rung: Rung) -> float:
+def standing(rung: Rung) -> Agreement:
     """The agreement that a rung is ordered by: what it was chosen by, not what it reports.
 
     To order by what is reported would choose by it, and the figure of the first would be too good.
     """
-    return (rung.chosen_by or rung.measurement.agreement).value
+    return rung.chosen_by or rung.measurement.agreement
+
+
+def standard_error(agreement: Agreement) -> float:
+    """One standard error, from the lower end of the 95 % interval."""
+    return (agreement.value - agreement.low) / 1.96
 
 
 def judged(rung: Rung, budget: Budget, *, cores: int) -> Rung:
@@ -107,19 +115,9 @@ def build(
     division: Division | None = None,
     sensitivities: Sequence[Sensitivity] = (),
 ) -> Ladder:
-    """Judge and order: first those that meet the budget, by agreement; then by how far they miss.
-
-    The agreement that orders is the one that they were chosen by (`standing`). Among equals the
-    faster comes first, then the smaller.
-    """
-    cores = device_class.cores
-
-    def place(rung: Rung) -> tuple[float, ...]:
-        m = rung.measurement
-        far = shortfall(m, budget, cores=cores)
-        return (far, -standing(rung), m.latency_ratio, m.size_mib)
-
-    ordered = sorted((judged(rung, budget, cores=cores) for rung in rungs), key=place)
+    """Judge every rung against `budget` and put them in order, see `in_order`."""
+    judgements = [judged(rung, budget, cores=device_class.cores) for rung in rungs]
+    ordered = in_order(judgements, budget, cores=device_class.cores)
     return Ladder(
         model=model,
         device_class=device_class,
@@ -131,11 +129,34 @@ def build(
     )
 
 
+def in_order(rungs: Sequence[Rung], budget: Budget, *, cores: int) -> list[Rung]:
+    """Return first those that meet `budget`, by agreement; then the others by how far they miss.
+
+    The agreement that orders is the one that they were chosen by (`standing`). What is within one
+    standard error of the highest is as good (Breiman et al., "Classification and Regression
+    Trees", 1984, section 3.4.3): among those the faster comes first, then the smaller.
+    """
+    far = {id(rung): shortfall(rung.measurement, budget, cores=cores) for rung in rungs}
+    meeting = [standing(rung) for rung in rungs if not far[id(rung)]]
+    best = max((one.value for one in meeting), default=2.0)
+    tops = [one for one in meeting if one.value == best]
+    least = min((one.value - standard_error(one) for one in tops), default=2.0)
+
+    def place(rung: Rung) -> tuple[float, ...]:
+        m, value = rung.measurement, standing(rung).value
+        as_good = not far[id(rung)] and value >= least
+        likeness = -1.0 if as_good else -value
+        speed = round(m.latency_ratio / SAME_SPEED)
+        return (far[id(rung)], float(not as_good), likeness, speed, m.size_mib, m.latency_ratio)
+
+    return sorted(rungs, key=place)
+
+
 def pick(ladder: Ladder, budget: Budget) -> Rung | None:
     """The best rung under `budget`, which need not be the ladder's own; None: nothing meets it."""
     cores = ladder.device_class.cores
     fitting = [rung for rung in ladder.rungs if not misses(rung.measurement, budget, cores=cores)]
-    return max(fitting, key=standing, default=None)
+    return next(iter(in_order(fitting, budget, cores=cores)), None)
 
 
 def nearest(ladder: Ladder, budget: Budget) -> Rung | None:

@@ -16,7 +16,7 @@ from compression.statistics import Range
 
 APART = (0.5, 0.5, 0.0)
 """Shares where an evaluation file reports, as of splits.SHARES."""
-MOST_LOOKING = 40
+MOST_LOOKING = 60
 """Of the choosing part, for the look at a candidate before its trial."""
 _SYNTHETIC = 16
 
@@ -103,7 +103,9 @@ class Material:
     @property
     def looking(self) -> tuple[int, ...]:
         """The samples of the choosing part for a first look, spread over it."""
-        return self.choosing[:: -(-len(self.choosing) // MOST_LOOKING)]
+        count = len(self.choosing)
+        few = min(count, MOST_LOOKING)
+        return tuple(self.choosing[at * count // few] for at in range(few))
 
     def close(self) -> None:
         """Close the inputs."""

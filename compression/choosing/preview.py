@@ -1,26 +1,35 @@
-"""A cheap look at candidates before any trial: made, loaded, compared on the choosing part."""
+"""A cheap look at candidates before any trial: made, loaded, run beside the original.
 
+Its times are of this process alone, at idle priority: good enough to leave out what is clearly
+beaten. Nothing of them is reported; the trials measure what is kept.
+"""
+
+import contextlib
 import hashlib
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
+from pydantic import TypeAdapter
 
 from compression import agreement, durable, pipeline, runtime
 from compression.calibration.material import Material
+from compression.choosing import refining
 from compression.errors import BadModel
-from compression.job import Agreement, Recipe
+from compression.job import Agreement, Recipe, Runtime
 from compression.passes import quantization
+from compression.words import Words
 
 FEW = 6
 """Inputs that tell good nodes from bad ones."""
+_NEVER = 1e9
+_FIGURES = TypeAdapter(dict[str, float])
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(Words):
     """One candidate as it looks on the choosing part; `problem` says why there is no file."""
 
     recipe: Recipe
@@ -30,70 +39,131 @@ class Preview:
     size_bytes: int = 0
     agreement: Agreement | None = None
     sqnr_db: float = -200.0
+    cpu_ratio: float = _NEVER
+    """The median over the samples of this process's CPU times, candidate over original."""
     problem: str | None = None
 
 
 def look(
     material: Material, model: onnx.ModelProto, original: Any, recipe: Recipe, *, folder: Path
 ) -> Preview:
-    """Make a candidate and compare it. `original` is the original's session."""
+    """Make a candidate and compare it. `original` is the original's session.
+
+    What an earlier run of the same job saw stands; its file may be gone, see `make`.
+    """
     key = pipeline.key(recipe, *material.keys)
     path = folder / f"candidate-{key[:12]}.onnx"
+    note = folder / f"look-{key}.json"
+    known = _recall(note)
+    if known is not None:
+        return known.model_copy(update={"recipe": recipe, "path": path})
     try:
-        variant = pipeline.run(
-            recipe, model, calibrate=material.calibrate, evidence=material.evidence
-        )
-        content = variant.SerializeToString(deterministic=True)
-        judge = _compare(material, original, variant, material.looking)
+        variant, content = _made(material, model, recipe)
+        judge, ratio = _compare(material, original, variant, material.looking)
     except BadModel as error:
-        return Preview(recipe, key, path, problem=str(error))
-    durable.replace(path, content)
-    judged = judge.agreement("choosing")
-    return Preview(
-        recipe=recipe,
-        key=key,
-        path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        agreement=judged,
-        sqnr_db=judge.sqnr_db()[judged.output],
-    )
+        found = Preview(recipe=recipe, key=key, path=path, problem=str(error))
+    else:
+        durable.replace(path, content)
+        judged = judge.agreement("choosing")
+        found = Preview(
+            recipe=recipe,
+            key=key,
+            path=path,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size_bytes=len(content),
+            agreement=judged,
+            sqnr_db=judge.sqnr_db()[judged.output],
+            cpu_ratio=ratio,
+        )
+    durable.replace(note, found.to_json())
+    return found
+
+
+def make(material: Material, model: onnx.ModelProto, found: Preview) -> None:
+    """Write the candidate's file again, which an earlier run swept away."""
+    durable.replace(found.path, _made(material, model, found.recipe)[1])
+
+
+def _made(
+    material: Material, model: onnx.ModelProto, recipe: Recipe
+) -> tuple[onnx.ModelProto, bytes]:
+    variant = pipeline.run(recipe, model, calibrate=material.calibrate, evidence=material.evidence)
+    return variant, variant.SerializeToString(deterministic=True)
+
+
+def _recall(note: Path) -> Preview | None:
+    try:
+        return Preview.model_validate_json(note.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def behind(material: Material, model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
+    """Return what the static pass of a recipe finds: the model behind the passes before it."""
+    spec = refining.static(recipe)
+    before = recipe.passes[: recipe.passes.index(spec)] if spec else ()
+    earlier = Recipe(label=recipe.label, passes=before)
+    return pipeline.run(earlier, model, calibrate=material.calibrate, evidence=material.evidence)
 
 
 def single_node_sqnr(
-    material: Material, model: onnx.ModelProto, original: Any, recipe: Recipe, *, stop: float
+    material: Material,
+    model: onnx.ModelProto,
+    original: Any,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    stop: float,
 ) -> dict[str, float]:
-    """SQNR in dB of the judged output when each node alone is quantized as `recipe` says last.
+    """SQNR in dB of the judged output when each node alone is quantized as `recipe` says.
 
-    Ends early at `stop` (time.monotonic()); nodes without a figure are not in the answer.
+    Ends early at `stop` (time.monotonic()); nodes without a figure are not in the answer. What an
+    earlier run of the same job saw stands.
     """
+    spec = refining.static(recipe)
+    if spec is None:
+        return {}
+    note = folder / f"nodes-{pipeline.key(recipe, *material.keys)}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return _FIGURES.validate_json(note.read_bytes())
     figures: dict[str, float] = {}
-    *before, last = recipe.passes
-    earlier = Recipe(label=recipe.label, passes=tuple(before))
-    base = pipeline.run(earlier, model, calibrate=material.calibrate, evidence=material.evidence)
-    settings = quantization.Settings.model_validate(last.parameters)
+    base = behind(material, model, recipe)
+    settings = quantization.Settings.model_validate(spec.parameters)
     for node in quantization.eligible(base, settings):
         if time.monotonic() > stop:
             break
-        alone = last.model_copy(update={"parameters": {**last.parameters, "only": [node]}})
+        alone = spec.model_copy(update={"parameters": {**spec.parameters, "only": [node]}})
         one = Recipe(label=node, passes=(alone,))
         try:
-            variant = pipeline.run(
-                one, base, calibrate=material.calibrate, evidence=material.evidence
-            )
-            judge = _compare(material, original, variant, material.looking[:FEW])
+            variant, _ = _made(material, base, one)
+            judge, _ = _compare(material, original, variant, material.looking[:FEW])
         except BadModel:
             continue
         figures[node] = judge.sqnr_db()[judge.agreement("choosing").output]
+    durable.replace(note, _FIGURES.dump_json(figures))
     return figures
 
 
 def _compare(
     material: Material, original: Any, variant: onnx.ModelProto, indices: Sequence[int]
-) -> agreement.Judge:
-    candidate = runtime.session(variant)
+) -> tuple[agreement.Judge, float]:
+    """Judge a variant by its answers, and by its CPU time against the original's."""
+    candidate = runtime.session(variant, runtime.options(Runtime(threads=material.threads)))
     judge = agreement.Judge(material.outputs)
+    ratios = []
+    seen: set[tuple[tuple[int, ...], ...]] = set()
     for index in indices:
         feeds = material.inputs.sample(index)
-        judge.add(runtime.run(original, feeds), runtime.run(candidate, feeds))
-    return judge
+        shape = tuple(array.shape for array in feeds.values())
+        if shape not in seen:  # memory is planned at the first run of a shape
+            runtime.run(original, feeds)
+            runtime.run(candidate, feeds)
+            seen.add(shape)
+        before = time.process_time_ns()
+        ours = runtime.run(original, feeds)
+        between = time.process_time_ns()
+        theirs = runtime.run(candidate, feeds)
+        after = time.process_time_ns()
+        ratios.append((after - between) / max(1, between - before))
+        judge.add(ours, theirs)
+    return judge, statistics.median(ratios)

@@ -1,6 +1,10 @@
-"""Which recipes to try on a model, in which order, from its graph and the device (pure)."""
+"""Which recipes to try on a model, in which order, from its graph and the device (pure).
 
-from collections.abc import Mapping, Sequence
+Each ends with the pass that stores what is still float in 8 bits: it costs no time and hardly any
+accuracy, so that a recipe need not choose between a node's speed and its size.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +14,8 @@ from compression.passes import rescaling
 HALF_REACH = 0.5
 SHORT_REACH = 0.35
 """Ranges cut to about a third of the way from typical to most extreme: outliers saturate."""
-MOST_FLOAT = 12
-"""The most nodes that a mixed recipe leaves float."""
+BLOCK = 32
+STORED = PassSpec(name="stored")
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Facts:
     """What decides the recipes: how many nodes of each operator can be quantized."""
 
     weighted: Mapping[str, int]
-    """Conv, Gemm, MatMul with constant weights -> how many."""
+    """Conv, Gemm, MatMul, LSTM with constant weights -> how many."""
     elementwise: int
     looked_up: int
     """Gather nodes over constant float tables."""
@@ -27,43 +31,23 @@ class Facts:
     """Conv nodes whose inputs have outlying samples."""
     unrollable: tuple[str, ...] = ()
     """Those of them that can be written as a MatMul, whose output stays float."""
+    stored: bool = True
+    """Whether there are float weights at all."""
 
 
 def candidates(facts: Facts, device: DeviceClass) -> tuple[Recipe, ...]:
-    """Return the recipes that need no measurement, the most promising first.
+    """Return the recipes that need no measurement, the most promising kinds first.
 
-    Empty where the model has nothing to quantize.
+    Empty where the model has no weights to speak of.
     """
-    if not sum(facts.weighted.values()):
+    if not facts.stored and not sum(facts.weighted.values()):
         return ()
-    base: dict[str, Any] = {"weights": weight_format(device), "activations": activations(device)}
-    if facts.looked_up:
-        base["operators"] = ["Conv", "Gemm", "MatMul", "Gather"]
-    plain = [
-        _static("int8 per-channel", base),
-        _static("int8 per-tensor", {**base, "per_channel": False}),
-    ]
-    half = {**base, "reach": HALF_REACH}
-    if facts.outlying:
-        plain += [
-            _rescaled(_static("int8 per-channel", base), facts),
-            _rescaled(_static("int8 per-channel, half ranges", half), facts),
-        ]
-    else:
-        plain.append(_static("int8 per-channel, short ranges", {**base, "reach": SHORT_REACH}))
-    if facts.elementwise:
-        plain.insert(0, _static("int8 all operators", {**base, "operators": ["*"]}))
-    if device.int8_saturates:
-        # Weights of full range without saturation, at the cost of a slower kernel.
-        full = _static("int8 u8 weights", {**half, "weights": "u8"})
-        plain.append(_rescaled(full, facts) if facts.outlying else full)
-    dynamic = Recipe(
-        label="int8 dynamic MatMul",
-        passes=(PassSpec(name="dynamic", parameters={"weights": base["weights"]}),),
+    found = [_dynamic(facts, device), *_static(facts, device), _blocks(facts)]
+    return (
+        Recipe(label="simplified", passes=(PassSpec(name="simplified"),)),
+        Recipe(label="int8 weights", passes=(STORED,)),
+        *(one for one in found if one is not None),
     )
-    if facts.weighted.get("MatMul", 0) > facts.weighted.get("Conv", 0):
-        return (dynamic, *plain)
-    return tuple(plain)
 
 
 def weight_format(device: DeviceClass) -> str:
@@ -76,35 +60,75 @@ def activations(device: DeviceClass) -> str:
     return "u8" if device.machine in {"x86_64", "AMD64"} else "s8"
 
 
-def mixed(best: Recipe, sqnr_db: Mapping[str, float], *, floor_db: float) -> tuple[Recipe, ...]:
-    """Return `best` with its worst nodes left float: one more recipe for each step down.
+def _static(facts: Facts, device: DeviceClass) -> list[Recipe | None]:
+    """Recipes of QuantizeLinear and DequantizeLinear, for convolutions above all."""
+    if not any(facts.weighted.get(kind, 0) for kind in ("Conv", "Gemm", "MatMul")):
+        return []
+    base: dict[str, Any] = {"weights": weight_format(device), "activations": activations(device)}
+    if facts.looked_up:
+        base["operators"] = ["Conv", "Gemm", "MatMul", "Gather"]
+    half = {**base, "reach": HALF_REACH}
+    found: list[Recipe | None] = [
+        _recipe("int8 all operators", {**base, "operators": ["*"]}) if facts.elementwise else None,
+        _recipe("int8 per-channel", base),
+        _recipe("int8 per-tensor", {**base, "per_channel": False}),
+    ]
+    if facts.outlying:
+        found.append(_rescaled("int8 per-channel", base, facts))
+        found.append(_rescaled("int8 per-channel, half ranges", half, facts))
+    else:
+        found.append(_recipe("int8 per-channel, short ranges", {**base, "reach": SHORT_REACH}))
+    if device.int8_saturates:
+        # Weights of full range without saturation, at the cost of a slower kernel.
+        full = {**half, "weights": "u8"}
+        label = "int8 u8 weights"
+        found.append(_rescaled(label, full, facts) if facts.outlying else _recipe(label, full))
+    if facts.weighted.get("Conv", 0) and facts.weighted.get("MatMul", 0):
+        behind = PassSpec(name="dynamic", parameters={"weights": base["weights"]})
+        parameters = {**base, "operators": ["Conv"]}
+        found.append(_recipe("int8 Conv, dynamic MatMul", parameters, behind=(behind,)))
+    return found
 
-    `sqnr_db` is of the outputs when that node alone is quantized. Nodes below `floor_db` are
-    culprits; the steps leave out 1, 2, 4, ... of the worst.
-    """
-    culprits = sorted((db, name) for name, db in sqnr_db.items() if db < floor_db)
-    names = [name for _, name in culprits[:MOST_FLOAT]]
-    counts = [count for count in (1, 2, 4, 8, MOST_FLOAT) if count <= len(names)]
-    return tuple(_excluding(best, names[:count]) for count in counts if count < len(sqnr_db))
+
+def _dynamic(facts: Facts, device: DeviceClass) -> Recipe | None:
+    """Integers whose scales are found while it runs, for MatMul and recurrent layers."""
+    weights = {"weights": weight_format(device)}
+    kinds = {"MatMul": "dynamic", "LSTM": "recurrent"}
+    passes = [
+        PassSpec(name=name, parameters=weights)
+        for kind, name in kinds.items()
+        if facts.weighted.get(kind, 0) or (kind == "MatMul" and facts.weighted.get("Gemm", 0))
+    ]
+    if not passes:
+        return None
+    return Recipe(label="int8 dynamic", passes=(*passes, STORED))
 
 
-def _excluding(recipe: Recipe, names: Sequence[str]) -> Recipe:
-    *before, last = recipe.passes
-    spec = PassSpec(name=last.name, parameters={**last.parameters, "exclude": list(names)})
-    plural = "node" if len(names) == 1 else "nodes"
-    return Recipe(label=f"{recipe.label}, {len(names)} {plural} float", passes=(*before, spec))
+def _blocks(facts: Facts) -> Recipe | None:
+    """Weights in small blocks with a scale each, for MatMul that nothing coarser serves."""
+    if not (facts.weighted.get("MatMul", 0) or facts.weighted.get("Gemm", 0)):
+        return None
+    blocks = PassSpec(name="blocks", parameters={"block": BLOCK})
+    return Recipe(label="int8 blocks", passes=(blocks, STORED))
 
 
-def _rescaled(recipe: Recipe, facts: Facts) -> Recipe:
+def _recipe(
+    label: str,
+    parameters: Mapping[str, Any],
+    *,
+    before: tuple[PassSpec, ...] = (),
+    behind: tuple[PassSpec, ...] = (),
+) -> Recipe:
+    quantization = PassSpec(name="quantization", parameters=dict(parameters))
+    return Recipe(label=label, passes=(*before, quantization, *behind, STORED))
+
+
+def _rescaled(label: str, parameters: Mapping[str, Any], facts: Facts) -> Recipe:
     """The recipe behind a rewriting, exact in float, of the nodes that have outlying samples."""
     before = [PassSpec(name="rescaling", parameters={"nodes": list(facts.outlying)})]
-    label = f"{recipe.label}, rescaled"
+    label += ", rescaled"
     if facts.unrollable:
         inner = [rescaling.inner(name) for name in facts.unrollable]
         before.append(PassSpec(name="unrolling", parameters={"nodes": inner}))
         label += " and unrolled"
-    return Recipe(label=label, passes=(*before, *recipe.passes))
-
-
-def _static(label: str, parameters: Mapping[str, Any]) -> Recipe:
-    return Recipe(label=label, passes=(PassSpec(name="quantization", parameters=dict(parameters)),))
+    return _recipe(label, parameters, before=tuple(before))

@@ -57,11 +57,11 @@ class Trials:
         return self._ask(job.model_copy(update={"probe_path": str(self._shelf.probe(key))}))
 
     def seconds(self, count: int) -> float:
-        """How long a trial on `count` samples may take: twice what it should, plus the loads."""
+        """How long a trial on `count` samples may take: its pauses, half as much again, loads."""
         if self.once_ms is None:
             return _BASELINE_SECONDS
         runs = 2 * count + 3 * ROUNDS + 20
-        return min(60.0, max(3.0, 2 * runs * self.once_ms / 1000 + 1.0))
+        return min(60.0, max(3.0, 3 * runs * self.once_ms / 1000 + 1.0))
 
     def marked(self, found: Measurement) -> Measurement:
         """Mark the agreement as a guess where nobody named the output's kind."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compression import ladder, pipeline
 from compression.calibration.material import Material
-from compression.choosing import verdict
+from compression.choosing import front, verdict
 from compression.choosing.preview import Preview
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener, Trials
@@ -27,6 +27,8 @@ from compression.job import (
 )
 
 ORIGINAL = Recipe(label="original")
+MOST_RUNGS = 5
+"""Candidates of the front that get their trials, beside the original."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Trying:
         self._ends = ends
         self._cores = job.device_class.cores
         self._trials = Trials(job, material, shelf, listener)
+        self._beaten: dict[str, str] = {}
 
     def baseline(self) -> None:
         """Measure the original against itself: its memory, its noise, its place on the ladder.
@@ -85,14 +88,30 @@ class Trying:
         """The original's size."""
         return self.rungs[0].measurement.original_size_mib
 
-    def run(self, looks: Sequence[Preview]) -> None:
-        """Judge all candidates, the most promising of those with hope first."""
-        left, count = list(looks), len(looks)
+    def run(self, looks: Sequence[Preview], *, make: Callable[[Preview], None]) -> None:
+        """Judge all candidates: first those that no other beats at a look, then the others.
+
+        `make` writes a candidate's file where an earlier run has swept it away.
+        """
+        hopeful = []
+        for look in looks:
+            reason = verdict.before(look, self.budget, size_mib=self.size_mib)
+            if reason is None:
+                hopeful.append(look)
+            else:
+                self.reject(Rejected(recipe=look.recipe, reason=reason))
+        found = front.split(hopeful)
+        left = verdict.fitting_first(
+            [*found.front, *(look for look, _ in found.behind)], self.budget, size_mib=self.size_mib
+        )
+        count, most = len(left), len(found.front)
+        self._beaten = {look.key: by.recipe.label for look, by in found.behind}
         while left and self._in_time(0):
-            kept = self._choose(left, count)
+            kept = self._choose(left, count, most=min(most, MOST_RUNGS), make=make)
             self._report(kept)
             if any(rung.meets_budget for rung in self.rungs[1:]):
                 break
+            most = 1
         self._leave(left)
 
     def reject(self, rejected: Rejected) -> None:
@@ -100,27 +119,32 @@ class Trying:
         self.rejected.append(rejected)
         self._listener.tried(rejected)
 
-    def _choose(self, left: list[Preview], count: int) -> list[Kept]:
-        """Take candidates from the front of `left` until enough are kept."""
+    def _choose(
+        self, left: list[Preview], count: int, *, most: int, make: Callable[[Preview], None]
+    ) -> list[Kept]:
+        """Take up to `most` candidates from the front of `left`, and keep the good ones."""
         kept: list[Kept] = []
-        while left and not self._enough(kept) and self._in_time(len(kept)):
+        taken = 0
+        while left and taken < most and self._in_time(len(kept)):
             look = left.pop(0)
-            at = 0.5 + 0.4 * (count - len(left)) / count
-            self._say("trying", look.recipe.label, at)
-            reason = verdict.before(look, self.budget, size_mib=self.size_mib)
-            found = None if reason else self._chosen_by(look)
-            if found is not None:
-                original = self.rungs[0].measurement
-                reason = verdict.after(found, self.budget, original=original, cores=self._cores)
+            taken += 1
+            self._say("trying", look.recipe.label, 0.5 + 0.4 * (count - len(left)) / count)
+            found = self._chosen_by(look, make)
+            if found is None:
+                continue
+            original = self.rungs[0].measurement
+            reason = verdict.after(found, self.budget, original=original, cores=self._cores)
             if reason is not None:
                 self.reject(Rejected(recipe=look.recipe, reason=reason, measurement=found))
-            elif found is not None:
+            else:
                 kept.append(Kept(look, found))
         return kept
 
-    def _chosen_by(self, look: Preview) -> Measurement | None:
+    def _chosen_by(self, look: Preview, make: Callable[[Preview], None]) -> Measurement | None:
         """Measure on the choosing part; None where the trial failed, which rejects it."""
         found = self._shelf.recall(look.key)
+        if not look.path.exists() and (found is None or self._shelf.get(look.key) is None):
+            make(look)
         if found is not None:
             return found
         answer = self._trials.choosing(look.path)
@@ -130,10 +154,6 @@ class Trying:
         found = self._trials.marked(answer.measurement)
         self._shelf.remember(look.key, found)
         return found
-
-    def _enough(self, kept: list[Kept]) -> str | None:
-        by_label = {one.look.recipe.label: one.measurement for one in kept}
-        return verdict.enough(by_label, self.budget, cores=self._cores)
 
     def _in_time(self, kept: int) -> bool:
         """Whether one more candidate can be tried, and all that are kept reported."""
@@ -159,17 +179,19 @@ class Trying:
 
     def _leave(self, left: Sequence[Preview]) -> None:
         """Say of what is left why it was not tried: each for the ladder, together for a person."""
-        meeting = next((rung for rung in self.rungs[1:] if rung.meets_budget), None)
-        untried = []
-        for look in left:
-            reason = verdict.before(look, self.budget, size_mib=self.size_mib)
-            if reason is not None:
-                self.reject(Rejected(recipe=look.recipe, reason=reason))
-                continue
-            reason = f"not tried: the {self._job.minutes:g} minutes of the job are over"
-            if meeting is not None:
-                reason = verdict.needless(look, meeting.recipe.label)
-            untried.append(Rejected(recipe=look.recipe, reason=reason, tried=False))
+        over = f"not tried: the {self._job.minutes:g} minutes of the job are over"
+        if any(rung.meets_budget for rung in self.rungs[1:]):
+            over = f"not tried: {len(self.rungs) - 1} others promised more"
+        untried = [
+            Rejected(
+                recipe=look.recipe,
+                reason=verdict.needless(self._beaten[look.key])
+                if look.key in self._beaten
+                else over,
+                tried=False,
+            )
+            for look in left
+        ]
         self.rejected += untried
         if untried:
             self._listener.untried(tuple(untried))

@@ -3,7 +3,7 @@
 All of it by the choosing part of the inputs: what reports is read when the choice is made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from compression import ladder
 from compression.choosing.preview import Preview
@@ -14,8 +14,8 @@ DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
 SPACE = ("size_mib", "size_ratio", "peak_memory_mib", "memory_ratio")
 """Budget fields that a slower variant can still be wanted for."""
-ENOUGH = 2
-"""Kept candidates that meet the budget; those after them looked no better."""
+WORTH = 0.95
+"""A candidate has to be smaller or faster than the original: below this share of it."""
 
 
 def whole(budget: Budget) -> Budget:
@@ -28,28 +28,17 @@ def least_agreement(budget: Budget) -> float:
     return DEFAULT_MIN_AGREEMENT if budget.min_agreement is None else budget.min_agreement
 
 
-def promise(look: Preview, budget: Budget, *, size_mib: float) -> tuple[float, ...]:
-    """Return a sort key: what costs nothing to reject, then what looks best.
-
-    `size_mib` is the original's.
-    """
-    if look.agreement is None:
-        return (0.0,)
-    mib = look.size_bytes / 2**20
-    bounds = (budget.size_mib, size_mib * budget.size_ratio if budget.size_ratio else None)
-    too_large = any(bound is not None and mib > bound for bound in bounds)
-    hopeless = look.agreement.high < least_agreement(budget)
-    return (float(not hopeless), float(too_large), -look.sqnr_db, -look.agreement.value)
-
-
 def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
     """Say why a candidate is rejected without a trial, or None. `size_mib` is the original's."""
     if look.agreement is None:
         return look.problem or "cannot be made"
     mib, least = look.size_bytes / 2**20, least_agreement(budget)
     seen = look.agreement
-    if mib >= size_mib:
-        return f"size {mib:.2f} MiB is not below the original's {size_mib:.2f} MiB"
+    if mib > WORTH * size_mib and look.cpu_ratio > WORTH:
+        return (
+            f"neither smaller nor faster than the original: {mib:.2f} of {size_mib:.2f} MiB, "
+            f"CPU ratio {look.cpu_ratio:.2f} at a look"
+        )
     if seen.high < least:
         return (
             f"agreement {seen.value:.3f} ({seen.kind}, at most {seen.high:.3f} with 95 % "
@@ -59,24 +48,25 @@ def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
     return None
 
 
-def enough(kept: Mapping[str, Measurement], budget: Budget, *, cores: int) -> str | None:
-    """Name the kept candidate that makes further trials needless, by its label, or None."""
-    meeting = {
-        label: found
-        for label, found in kept.items()
-        if not ladder.misses(found, budget, cores=cores)
-    }
-    perfect = any(found.agreement.value == 1.0 for found in meeting.values())
-    return next(iter(meeting)) if perfect or len(meeting) >= ENOUGH else None
+def fitting_first(looks: Sequence[Preview], budget: Budget, *, size_mib: float) -> list[Preview]:
+    """Return the looks in the same order, but those behind that look too large or too slow."""
+
+    def over(look: Preview) -> bool:
+        mib = look.size_bytes / 2**20
+        sizes = (budget.size_mib, budget.size_ratio and size_mib * budget.size_ratio)
+        too_large = any(bound is not None and mib > bound for bound in sizes)
+        least = least_agreement(budget)
+        seen = look.agreement
+        too_far = seen is None or seen.value + ladder.standard_error(seen) < least
+        slow = budget.latency_ratio is not None and look.cpu_ratio > budget.latency_ratio / WORTH
+        return too_large or too_far or slow
+
+    return sorted(looks, key=over)
 
 
-def needless(look: Preview, label: str) -> str:
-    """Say why a candidate is not tried, when `label` and others are kept."""
-    value = look.agreement.value if look.agreement else 0.0
-    return (
-        f"not tried: it looked no better ({value:.3f}, {look.sqnr_db:.1f} dB) than {label!r}, "
-        "which meets the budget"
-    )
+def needless(label: str) -> str:
+    """Say why a candidate is not tried although nothing speaks against it."""
+    return f"not tried: {label!r} is at least as close, as small and as fast"
 
 
 def after(found: Measurement, budget: Budget, *, original: Measurement, cores: int) -> str | None:
@@ -93,6 +83,12 @@ def after(found: Measurement, budget: Budget, *, original: Measurement, cores: i
     room = Budget(**{name: getattr(budget, name) for name in SPACE})
     if ladder.misses(original, room, cores=cores):
         return None
+    if found.size_mib > WORTH * found.original_size_mib and found.latency_ratio > WORTH:
+        return (
+            f"neither smaller nor faster than the original: {found.size_mib:.2f} of "
+            f"{found.original_size_mib:.2f} MiB, {found.ratio_basis} ratio "
+            f"{found.latency_ratio:.2f}"
+        )
     slowest = 1.0 + max(found.noise if found.ratio_basis == "wall" else 0.0, timing.QUIET)
     if found.latency_ratio > slowest:
         return (

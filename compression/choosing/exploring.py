@@ -1,0 +1,172 @@
+"""Looks at candidates in rounds: by rules first, then by what the earlier looks showed.
+
+A round costs seconds, not trials: each candidate is made and run beside the original on a few
+choosing inputs. What comes out is a list of looks; the trials decide.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from compression import runtime
+from compression.calibration.material import Material
+from compression.choosing import preview, refining, search, sensitivities
+from compression.choosing.preview import Preview
+from compression.job import CompressJob, PassSpec, Recipe, Runtime, Sensitivity
+from compression.passes import quantization, rescaling, unrolling
+
+GOOD_DB = 35.0
+"""Above this nobody looks for nodes to leave float."""
+CULPRIT_DB = 40.0
+FASTER = 0.02
+"""An island of nodes is given back to float where that wins more than this share of the time."""
+LEAST_GAIN_DB = 0.3
+EXPLORING_SHARE = 0.5
+"""Of the job's time; the rest is for trials."""
+_NODES_SHARE = 0.3
+_LEAST_STORED_BYTES = 4096
+
+FINISHERS: tuple[tuple[str, PassSpec, bool], ...] = ()
+"""Passes that may bring a static recipe closer: label, pass, whether it comes before all others."""
+
+Say = Callable[[str, str, float], None]
+
+
+class Exploring:
+    """The looks of one job."""
+
+    def __init__(
+        self,
+        job: CompressJob,
+        material: Material,
+        model: onnx.ModelProto,
+        *,
+        folder: Path,
+        say: Say,
+        ends: float,
+    ) -> None:
+        self.looks: list[Preview] = []
+        self.nodes: tuple[Sensitivity, ...] = ()
+        self._job = job
+        self._material = material
+        self._model = model
+        self._folder = folder
+        self._say = say
+        self._stop = time.monotonic() + EXPLORING_SHARE * (ends - time.monotonic())
+        how = runtime.options(Runtime(threads=material.threads))
+        self._original = runtime.session(Path(job.model_path), how)
+
+    def run(self) -> list[Preview]:
+        """Look at all that is worth a look; empty where there is nothing to compress."""
+        if self._job.recipes:  # a person said what to try, and in which order
+            return [self._look(recipe) for recipe in self._job.recipes]
+        for recipe in search.candidates(self._facts(), self._job.device_class):
+            self._look(recipe)
+        best = self._best_static()
+        if best is not None:
+            best = self._given_back(best)
+            best = self._finished(best)
+            self._mixed(best)
+        return self.looks
+
+    def _facts(self) -> search.Facts:
+        """Count what can be quantized, and find what needs rewriting first."""
+        ranges = self._material.calibrate(
+            self._model, progress=lambda done: self._say("calibrating", "ranges", 0.1 + done / 5)
+        )
+        settings = quantization.Settings(operators=("*",))
+        makers = {name: node.op_type for node in self._model.graph.node for name in node.output}
+        counts = Counter(makers[name] for name in quantization.eligible(self._model, settings))
+        recurrent = Counter(node.op_type for node in self._model.graph.node)["LSTM"]
+        outlying = rescaling.outlying(self._model, ranges)
+        weighted = {kind: counts[kind] for kind in ("Conv", "Gemm", "MatMul")}
+        return search.Facts(
+            weighted={**weighted, "LSTM": recurrent},
+            elementwise=sum(counts[kind] for kind in quantization.ELEMENTWISE),
+            looked_up=counts["Gather"],
+            outlying=outlying,
+            unrollable=unrolling.possible(self._model, outlying),
+            stored=refining.weight_bytes(self._model) >= _LEAST_STORED_BYTES,
+        )
+
+    def _look(self, recipe: Recipe) -> Preview:
+        self._say("looking", recipe.label, 0.3)
+        found = preview.look(
+            self._material, self._model, self._original, recipe, folder=self._folder
+        )
+        self.looks.append(found)
+        return found
+
+    def _in_time(self) -> bool:
+        return time.monotonic() < self._stop
+
+    def _best_static(self) -> Preview | None:
+        """The static recipe to refine: among those nearly as close as the closest, the fastest."""
+        found = [one for one in self.looks if refining.static(one.recipe) and one.agreement]
+        if not found:
+            return None
+        closest = max(found, key=lambda one: one.sqnr_db)
+        near = [
+            one
+            for one in found
+            if one.sqnr_db >= closest.sqnr_db - 3.0
+            or (one.sqnr_db >= GOOD_DB and _value(one) >= _value(closest))
+        ]
+        return min(near, key=lambda one: (one.cpu_ratio, -one.sqnr_db))
+
+    def _given_back(self, first: Preview) -> Preview:
+        """Leave those kinds of nodes float whose int8 kernels are slower here."""
+        base, names = self._eligible(first.recipe)
+        kinds = refining.islands(base, names)
+        best, float_kinds = first, list[str]()
+        for kind in kinds:
+            if len(float_kinds) + 1 == len(kinds) or not self._in_time():
+                break
+            wanted = [*float_kinds, kind]
+            members = [name for one in wanted for name in kinds[one]]
+            why = f"{', '.join(wanted)} float"
+            tried = self._look(refining.without(first.recipe, members, why))
+            if tried.agreement and tried.cpu_ratio < best.cpu_ratio - FASTER:
+                best, float_kinds = tried, wanted
+        return best
+
+    def _finished(self, best: Preview) -> Preview:
+        """Add the passes that bring the outputs closer, each only where it does."""
+        for label, spec, first in FINISHERS:
+            if not self._in_time():
+                break
+            tried = self._look(refining.then(best.recipe, spec, label, first=first))
+            gains = tried.sqnr_db >= best.sqnr_db + LEAST_GAIN_DB
+            if tried.agreement and gains and _value(tried) >= _value(best):
+                best = tried
+        return best
+
+    def _mixed(self, best: Preview) -> None:
+        """Leave the worst nodes float, where the best is not good yet."""
+        if best.sqnr_db >= GOOD_DB or not self._in_time():
+            return
+        self._say("nodes", "finding the worst nodes", 0.4)
+        stop = time.monotonic() + _NODES_SHARE * (self._stop - time.monotonic())
+        alone = preview.single_node_sqnr(
+            self._material, self._model, self._original, best.recipe,
+            folder=self._folder, stop=stop,
+        )  # fmt: skip
+        self.nodes = sensitivities.of(self._model, alone)
+        for recipe in refining.mixed(best.recipe, alone, floor_db=CULPRIT_DB):
+            if self._in_time():
+                self._look(recipe)
+
+    def _eligible(self, recipe: Recipe) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        """What the recipe's static pass finds, and the nodes that it quantizes there."""
+        spec = refining.static(recipe)
+        base = preview.behind(self._material, self._model, recipe)
+        parameters = spec.parameters if spec else {}
+        settings = quantization.Settings.model_validate(parameters)
+        return base, quantization.eligible(base, settings)
+
+
+def _value(one: Preview) -> float:
+    return one.agreement.value if one.agreement else 0.0

@@ -1,0 +1,124 @@
+"""Which looks are worth a trial: those that no other one beats in speed, size and likeness (pure).
+
+A candidate is left out only where another is at least as good in all three within what a look can
+tell apart, and clearly better in one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from compression import ladder
+from compression.job import Agreement
+
+SAME_SHARE = 0.03
+"""Ratios of time and size closer than this are the same."""
+SAME_DB = 1.0
+
+
+class Figures(Protocol):
+    """What is compared."""
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Process CPU time against the original's."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of the judged output."""
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """On the choosing part."""
+
+
+T = TypeVar("T", bound=Figures)
+
+
+@dataclass(frozen=True)
+class Sorted(Generic[T]):
+    """The front in the order of trials, and what lies behind it with who beats it."""
+
+    front: tuple[T, ...]
+    behind: tuple[tuple[T, T], ...]
+
+
+def beats(a: Figures, b: Figures) -> bool:
+    """Whether `a` is nowhere worse than `b` and somewhere clearly better.
+
+    Shares of equal answers on a few inputs differ by chance, so that less than one standard error
+    is no difference; then the signal to noise ratio decides.
+    """
+    more = 1 + SAME_SHARE
+    apart = _value(a) - _value(b)
+    chance = max(_error(a), _error(b))
+    nowhere_worse = (
+        a.cpu_ratio <= b.cpu_ratio * more
+        and a.size_bytes <= b.size_bytes * more
+        and apart >= -chance
+        and (a.sqnr_db >= b.sqnr_db - SAME_DB or apart > chance)
+    )
+    somewhere_better = (
+        a.cpu_ratio * more < b.cpu_ratio
+        or a.size_bytes * more < b.size_bytes
+        or a.sqnr_db > b.sqnr_db + SAME_DB
+        or apart > chance
+    )
+    return nowhere_worse and somewhere_better
+
+
+def split(looks: Sequence[T]) -> Sorted[T]:
+    """Divide looks into the front and what it beats.
+
+    The front begins with the best compromise, the most alike, the smallest and the fastest, so
+    that whatever time allows is spread over it; the rest follows by time x size.
+    """
+    beaten: dict[int, T] = {}
+    for at, b in enumerate(looks):
+        for other, a in enumerate(looks):
+            if at != other and other not in beaten and beats(a, b) and not _twins(a, b, at, other):
+                beaten[at] = a
+                break
+    front = [look for at, look in enumerate(looks) if at not in beaten]
+    return Sorted(
+        front=tuple(_spread(front)),
+        behind=tuple((looks[at], by) for at, by in beaten.items()),
+    )
+
+
+def _twins(a: Figures, b: Figures, at: int, other: int) -> bool:
+    """Whether each beats the other by the leave that noise gets; then the earlier one stays."""
+    return beats(b, a) and other > at
+
+
+def _spread(front: Sequence[T]) -> list[T]:
+    if not front:
+        return []
+    best = max(_value(one) for one in front)
+    slack = max(_error(one) for one in front if _value(one) == best)
+    alike = [one for one in front if _value(one) >= best - slack]
+    order = [
+        min(alike, key=_cost),
+        max(alike, key=lambda one: one.sqnr_db),
+        min(front, key=lambda one: (one.size_bytes, one.cpu_ratio)),
+        min(front, key=lambda one: (one.cpu_ratio, one.size_bytes)),
+        *sorted(front, key=_cost),
+    ]
+    seen: dict[int, T] = {id(one): one for one in order}
+    return list(seen.values())
+
+
+def _cost(one: Figures) -> float:
+    return one.cpu_ratio * one.size_bytes
+
+
+def _value(one: Figures) -> float:
+    return one.agreement.value if one.agreement else 0.0
+
+
+def _error(one: Figures) -> float:
+    return ladder.standard_error(one.agreement) if one.agreement else 0.0

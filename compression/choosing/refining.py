@@ -1,0 +1,96 @@
+"""What to try next, from what a first look at the candidates showed (pure)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx
+from onnx import numpy_helper
+
+from compression.job import PassSpec, Recipe
+
+MOST_FLOAT = 12
+"""The most nodes that a mixed recipe leaves float for the sake of accuracy."""
+STATIC = "quantization"
+
+
+def static(recipe: Recipe) -> PassSpec | None:
+    """Return the recipe's pass that quantizes ahead of time, if it has one."""
+    return next((spec for spec in recipe.passes if spec.name == STATIC), None)
+
+
+def mixed(best: Recipe, sqnr_db: Mapping[str, float], *, floor_db: float) -> tuple[Recipe, ...]:
+    """Return `best` with its worst nodes left float: one more recipe for each step down.
+
+    `sqnr_db` is of the outputs when that node alone is quantized. Nodes below `floor_db` are
+    culprits; the steps leave out 1, 2, 4, ... of the worst.
+    """
+    culprits = sorted((db, name) for name, db in sqnr_db.items() if db < floor_db)
+    names = [name for _, name in culprits[:MOST_FLOAT]]
+    counts = [count for count in (1, 2, 4, 8, MOST_FLOAT) if count <= len(names)]
+    return tuple(
+        without(best, names[:count], f"{count} {'node' if count == 1 else 'nodes'} float")
+        for count in counts
+        if count < len(sqnr_db)
+    )
+
+
+def without(recipe: Recipe, names: Iterable[str], why: str) -> Recipe:
+    """Return the recipe with these nodes left float, beside those that it leaves float already."""
+    passes = []
+    for spec in recipe.passes:
+        if spec.name == STATIC:
+            left = [*spec.parameters.get("exclude", ()), *names]
+            parameters = {**spec.parameters, "exclude": list(dict.fromkeys(left))}
+            passes.append(PassSpec(name=spec.name, parameters=parameters))
+        else:
+            passes.append(spec)
+    return Recipe(label=f"{recipe.label}, {why}", passes=tuple(passes))
+
+
+def then(recipe: Recipe, spec: PassSpec, label: str, *, first: bool = False) -> Recipe:
+    """Return the recipe with one more pass: right behind the static one, or before all others."""
+    at = 0 if first else next(n for n, one in enumerate(recipe.passes) if one.name == STATIC) + 1
+    passes = (*recipe.passes[:at], spec, *recipe.passes[at:])
+    return Recipe(label=f"{recipe.label}, {label}", passes=passes)
+
+
+def islands(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Sort nodes by what decides whether an int8 kernel pays: {what they are: their names}.
+
+    Nodes are named by their first output. The most nodes first, since they may cost the most.
+    """
+    shapes = {
+        tensor.name: tuple(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    makers = {name: node for node in model.graph.node for name in node.output[:1]}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name in makers:
+            found.setdefault(_island(makers[name], shapes), []).append(name)
+    ranked = sorted(found.items(), key=lambda one: -len(one[1]))
+    return {kind: tuple(members) for kind, members in ranked}
+
+
+def _island(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
+    if node.op_type != "Conv" or weight is None:
+        return node.op_type
+    if weight[1] == 1 and weight[0] > 1 and _groups(node) > 1:
+        return "depthwise Conv"
+    kernel = "1x1" if all(size == 1 for size in weight[2:]) else "wide"
+    narrow = min(weight[0], weight[1]) < 32
+    return f"{'narrow ' if narrow else ''}{kernel} Conv"
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((int(one.i) for one in node.attribute if one.name == "group"), 1)
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of all float constants of the main graph."""
+    return sum(
+        numpy_helper.to_array(tensor).nbytes
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    )
