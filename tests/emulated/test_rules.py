@@ -1,0 +1,71 @@
+"""What the rules propose to each class of processor keeps to the formats that are exact there."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compression.choosing import search
+from compression.job import DeviceClass, Recipe
+
+CLASSES = {
+    "AVX2": DeviceClass(machine="x86_64", isa=("avx2",), cores=2, onnxruntime="1"),
+    "AVX512-VNNI": DeviceClass(
+        machine="x86_64", isa=("avx2", "avx512f", "avx512_vnni"), cores=2, onnxruntime="1"
+    ),
+    "Cortex-A72": DeviceClass(machine="aarch64", isa=("asimd",), cores=4, onnxruntime="1"),
+    "Cortex-A76": DeviceClass(
+        machine="aarch64", isa=("asimd", "asimddp"), cores=4, onnxruntime="1"
+    ),
+}
+counts = st.integers(0, 3)
+facts = st.builds(
+    search.Facts,
+    weighted=st.fixed_dictionaries(dict.fromkeys(("Conv", "Gemm", "MatMul", "LSTM"), counts)),
+    elementwise=counts,
+    looked_up=counts,
+    outlying=st.sampled_from([(), ("a",), ("a", "b")]),
+)
+each = pytest.mark.parametrize("name", CLASSES)
+
+
+def formats(recipe: Recipe) -> set[tuple[str, str]]:
+    """Activations and weights of the passes that multiply in 8 bits; "found" while it runs."""
+    return {
+        (str(spec.parameters.get("activations", "found")), str(spec.parameters["weights"]))
+        for spec in recipe.passes
+        if "weights" in spec.parameters
+    }
+
+
+@each
+@given(facts=facts)
+def test_full_range_is_never_proposed_where_products_saturate(
+    name: str, facts: search.Facts
+) -> None:
+    device = CLASSES[name]
+    proposed = {one for recipe in search.candidates(facts, device) for one in formats(recipe)}
+    saturating = {one for one in proposed if one[1] == "s8"}
+    assert not (saturating and device.int8_saturates)
+
+
+@each
+@given(facts=facts)
+def test_seven_bits_are_only_proposed_where_eight_would_saturate(
+    name: str, facts: search.Facts
+) -> None:
+    device = CLASSES[name]
+    proposed = {one for recipe in search.candidates(facts, device) for one in formats(recipe)}
+    assert device.int8_saturates or "s8-7bit" not in {weights for _, weights in proposed}
+
+
+def test_the_four_classes_get_the_formats_that_their_kernels_take() -> None:
+    everything = search.Facts(
+        weighted=dict.fromkeys(("Conv", "Gemm", "MatMul", "LSTM"), 1), elementwise=1, looked_up=1
+    )
+    first = {
+        name: {one for recipe in search.candidates(everything, device) for one in formats(recipe)}
+        for name, device in CLASSES.items()
+    }
+    assert first["AVX2"] == {("u8", "s8-7bit"), ("u8", "u8"), ("found", "s8-7bit")}
+    assert first["AVX512-VNNI"] == {("u8", "s8"), ("found", "s8")}
+    assert first["Cortex-A72"] == first["Cortex-A76"] == {("s8", "s8"), ("found", "s8")}
