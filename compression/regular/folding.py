@@ -133,7 +133,7 @@ def _normalization(wires: wiring.Wires, node: onnx.NodeProto) -> bool:
     if node.op_type != "BatchNormalization" or node.domain != "":
         return False
     maker = wires.maker.get(node.input[0])
-    if maker is None or maker.op_type not in _AXES or not wires.only_reader(node.input[0]):
+    if maker is None or maker.op_type not in SCALED or not wires.only_reader(node.input[0]):
         return False
     if wiring.attribute(node, "training_mode") or any(node.output[1:]):
         return False
@@ -148,7 +148,7 @@ def _normalization(wires: wiring.Wires, node: onnx.NodeProto) -> bool:
     factor = scale / np.sqrt(variance + (1e-5 if epsilon is None else epsilon))
     beta = wiring.attribute(maker, "beta")
     kept = bias.astype(np.float64) * (1.0 if beta is None else beta)
-    wires.renew(maker, 1, _AXES[maker.op_type](weight, factor, maker).astype(weight.dtype))
+    wires.renew(maker, 1, SCALED[maker.op_type](weight, factor, maker).astype(weight.dtype))
     wires.renew(maker, 2, ((kept - mean) * factor + shift).astype(weight.dtype))
     if beta is not None:
         wiring.put(maker, "beta", 1.0)
@@ -177,10 +177,11 @@ def _gemm(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
     return scaled
 
 
-_AXES: dict[str, Callable[[Array, Array, onnx.NodeProto], Array]] = {
+SCALED: dict[str, Callable[[Array, Array, onnx.NodeProto], Array]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
 }
+"""How the weights of an operator take a factor for each of its output channels."""
 RULES = (_identity, _dropout, _pad, _normalization)
 """Each takes the wires and a node, rewires, and says whether the node can go."""

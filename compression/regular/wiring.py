@@ -38,9 +38,12 @@ class Wires:
     def renew(self, node: onnx.NodeProto, position: int, value: NDArray[Any]) -> None:
         """Give a node an initializer of its own at one input."""
         name = f"{node.output[0]}.folded.{position}"
+        while name in self.tensors:  # folded more than once
+            name += "'"
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
         self.graph.initializer.append(tensor)
         self.tensors[name] = tensor
+        self.readers[name] = [node]
         while len(node.input) <= position:
             node.input.append("")
         node.input[position] = name

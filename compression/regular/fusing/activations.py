@@ -22,8 +22,20 @@ COSTS = {
 _MICROSOFT = "com.microsoft"
 
 
-def fuse(model: onnx.ModelProto) -> int:
-    """Replace what is recognised, in place; returns how many regions."""
+def curves(model: onnx.ModelProto) -> int:
+    """Replace activations, in place; returns how many."""
+    return _fuse(model, functions.CURVES)
+
+
+def lines(model: onnx.ModelProto) -> int:
+    """Replace what only scales and shifts, in place; returns how many places.
+
+    After `curves`: half of an activation may be such a line.
+    """
+    return _fuse(model, functions.LINES)
+
+
+def _fuse(model: onnx.ModelProto, table: functions.Table) -> int:
     graph = regions.Map.of(model)
     version = opsets.version(model)
     known: dict[str, functions.Steps | None] = {}
@@ -35,7 +47,7 @@ def fuse(model: onnx.ModelProto) -> int:
             continue
         for region in reversed(list(regions.ending_at(graph, last))):
             if region.key not in known:
-                known[region.key] = _cheaper(region, version)
+                known[region.key] = _cheaper(region, version, table)
             steps = known[region.key]
             if steps is None or (not steps and region.target in graph.fixed):
                 continue
@@ -59,16 +71,20 @@ def cost(operators: list[str]) -> float:
     return sum(COSTS.get(one, 1.0) for one in operators)
 
 
-def _cheaper(region: regions.Region, version: int) -> functions.Steps | None:
+def _cheaper(
+    region: regions.Region, version: int, table: functions.Table
+) -> functions.Steps | None:
     """The cheapest way to write a region, where that is not the way it is written."""
-    now = cost([node.op_type for node in region.nodes])
-    if now <= 1 and region.nodes[0].op_type not in {"Identity", "Mul", "Add", "Sub", "Div"}:
+    operators = [node.op_type for node in region.nodes]
+    now = cost(operators)
+    straight = functions.STRAIGHT.issuperset(operators)
+    if straight != (table is functions.LINES) and len(operators) > 1:
         return None
     x = functions.grid()
     y = _run(x, list(region.nodes), region, version)
     if y is None:
         return None
-    for _, steps in functions.guesses(x, y):
+    for _, steps in functions.guesses(x, y, table):
         if any(step.since > version for step in steps):
             continue
         if cost([step.operator for step in steps]) >= now:

@@ -5,9 +5,13 @@ from collections.abc import Callable
 import onnx
 
 from compression.regular import folding
-from compression.regular.fusing import activations
+from compression.regular.fusing import activations, scaling
 
-RULES: tuple[Callable[[onnx.ModelProto], int], ...] = (activations.fuse,)
+RULES: tuple[Callable[[onnx.ModelProto], int], ...] = (
+    activations.curves,
+    activations.lines,
+    scaling.fold,
+)
 """Each changes a model in place and says how many places it has changed."""
 
 
