@@ -80,15 +80,15 @@ def after(found: Measurement, budget: Budget, *, original: Measurement, cores: i
             f"agreement {found.agreement.value:.3f} ({found.agreement.kind}, "
             f"{found.agreement.samples} {found.agreement.split} samples) below {least:.3f}"
         )
-    room = Budget(**{name: getattr(budget, name) for name in SPACE})
-    if ladder.misses(original, room, cores=cores):
-        return None
     if found.size_mib > WORTH * found.original_size_mib and found.latency_ratio > WORTH:
         return (
             f"neither smaller nor faster than the original: {found.size_mib:.2f} of "
             f"{found.original_size_mib:.2f} MiB, {found.ratio_basis} ratio "
             f"{found.latency_ratio:.2f}"
         )
+    room = Budget(**{name: getattr(budget, name) for name in SPACE})
+    if ladder.misses(original, room, cores=cores):
+        return None
     slowest = 1.0 + max(found.noise if found.ratio_basis == "wall" else 0.0, timing.QUIET)
     if found.latency_ratio > slowest:
         return (
