@@ -70,7 +70,7 @@ def division(found: Division) -> str:
         f"{found.reporting} report ({found.split})"
     )
     total = found.calibrating + found.choosing
-    total += found.reporting if found.split == "held-out" else 0
+    total += found.reporting if found.split in {"held-out", "synthetic"} else 0
     if found.apart and found.sources < total:
         text += f"; of {found.sources} sources, none in two parts"
     if found.copies:

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
 
-from compression import runtime, samples, statistics
-from compression.calibration import gathering, histograms, splits
+from compression import graph, samples, statistics
+from compression.calibration import datafree, gathering, histograms, splits, synthesis
 from compression.calibration.evidence import Evidence
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
 from compression.meaning import description
@@ -18,7 +19,9 @@ APART = (0.5, 0.5, 0.0)
 """Shares where an evaluation file reports, as of splits.SHARES."""
 MOST_LOOKING = 60
 """Of the choosing part, for the look at a candidate before its trial."""
-_SYNTHETIC = 16
+MADE_UP = (12, 48)
+"""The fewest and the most samples where none came; within `MADE_UP_BYTES` between them."""
+MADE_UP_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -37,12 +40,14 @@ class Material:
     report: tuple[int, ...]
     division: Division
     verified: bool
-    """False where no inputs came with the job and random ones stand in."""
+    """False where no inputs came with the job and made-up ones stand in."""
     model_sha256: str
     keys: tuple[str, ...]
     """What every result hangs on, beside its recipe."""
     threads: int
     work_memory_mib: float
+    beliefs: datafree.Beliefs | None = None
+    """Where nothing is verified: what is believed of ranges beyond what was seen."""
     evidence: Evidence = field(init=False)
     """What else the passes ask about the calibration part."""
     _ranges: dict[str, dict[str, Range]] = field(default_factory=dict)
@@ -74,7 +79,9 @@ class Material:
                 report = _evaluation(report_path, described.inputs)
                 division = parts.division(reporting=len(report), split="evaluation")
             else:
-                report, report_path, division = parts.reporting, path, parts.division()
+                report, report_path = parts.reporting, path
+                division = parts.division(split=None if given else "synthetic")
+            beliefs = None if given else _beliefs(model_path, inputs, parts.calibrating)
         except BaseException:
             inputs.close()
             raise
@@ -98,6 +105,7 @@ class Material:
             ),
             threads=budget_threads,
             work_memory_mib=job.work_memory_mib,
+            beliefs=beliefs,
         )  # fmt: skip
 
     @property
@@ -124,13 +132,14 @@ class Material:
         """
         name = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
         if name not in self._ranges:
-            self._ranges[name] = statistics.ranges(
+            seen = statistics.ranges(
                 model,
                 self._calibrating(),
                 count=len(self.calibration),
                 threads=self.threads,
                 progress=progress,
             )
+            self._ranges[name] = seen if self.beliefs is None else self.beliefs.widen(model, seen)
         best = self._best.setdefault(name, {})
         if lacking := [tensor for tensor in least_error if tensor not in best]:
             best |= self._least_error(model, lacking)
@@ -190,12 +199,20 @@ def sha256(path: Path) -> str:
 
 
 def _synthetic(job: CompressJob, work: Path) -> Path:
-    """Write random inputs, for a job that came with none."""
-    session = runtime.session(Path(job.model_path))
-    rows = [
-        runtime.synthetic(session, seed=job.seed + index, specs=job.inputs)
-        for index in range(_SYNTHETIC)
-    ]
+    """Make up inputs, for a job that came with none; as many as fit into some bytes."""
+    fewest, most = MADE_UP
+    make = partial(synthesis.make, Path(job.model_path), seed=job.seed, specs=job.inputs)
+    (first,) = make(count=1)
+    size = max(1, sum(array.nbytes for array in first.values()))
     path = work / "synthetic.npz"
-    samples.write(path, rows)
+    samples.write(path, make(count=min(most, max(fewest, MADE_UP_BYTES // size))))
     return path
+
+
+def _beliefs(
+    model_path: Path, inputs: samples.Samples, calibrating: Sequence[int]
+) -> datafree.Beliefs:
+    def feeds() -> Iterator[samples.Arrays]:
+        return (inputs.sample(index) for index in calibrating)
+
+    return datafree.read(graph.load(model_path), feeds, count=len(calibrating))
