@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks.peers import judgement, ours, table
+from tests.benchmarks.peers import grid, judgement, ours, table
 from tests.benchmarks.peers.judgement import Judged
 from tests.benchmarks.peers.material import MATERIALS, Material
 
@@ -48,7 +48,14 @@ def main() -> int:
 
 
 def _judge(material: Material, arguments: argparse.Namespace, console: Console) -> Judged:
-    built = judgement.build_all(material, lambda text: console.print(text, markup=False))
+    settings = {
+        label: setting
+        for label, setting in grid.settings().items()
+        if not any(word in label for word in arguments.without)
+    }
+    built = judgement.build_all(
+        material, settings, lambda text: console.print(text, markup=False, soft_wrap=True)
+    )
     if arguments.peers_only:
         mine = ours.Ours({})
     elif arguments.ours is not None:
@@ -65,6 +72,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers-only", action="store_true", help="do not compress with ours")
     parser.add_argument("--ours", type=Path, metavar="DIR", help="judge DIR/MODEL/ladder.json")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="keeps everything")
+    parser.add_argument("--without", type=lambda text: text.split(","), default=[],
+                        metavar="WORDS", help="leave out settings named so")  # fmt: skip
     parser.add_argument("--samples", type=int, default=SAMPLES, help=f"at most ({SAMPLES})")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of the race ({ROUNDS})")
     parser.add_argument("--json", action="store_true")

@@ -1,13 +1,13 @@
 """Brings one model's variants together: builds, screening, the frontier, verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from compression import runtime, samples
-from tests.benchmarks.peers import builds, frontier, grid, judging, race, scores, weights
+from tests.benchmarks.peers import builds, frontier, judging, race, scores, weights
 from tests.benchmarks.peers.frontier import Comparison, Interval, Point, Verdict
+from tests.benchmarks.peers.grid import Setting
 from tests.benchmarks.peers.material import Material
 from tests.benchmarks.peers.ours import Ours
 from tests.benchmarks.peers.scores import Tally
@@ -88,11 +88,13 @@ class Bench:
         )  # fmt: skip
 
 
-def build_all(material: Material, report: Any) -> list[builds.Built]:
-    """Every setting of the grid, one after the other; `report(text)` hears of each."""
+def build_all(
+    material: Material, settings: Mapping[str, Setting], report: Callable[[str], None]
+) -> list[builds.Built]:
+    """Every setting, one after the other; `report(text)` hears of each."""
     prepared = builds.prepare(material)
     found = []
-    for label, setting in grid.settings().items():
+    for label, setting in settings.items():
         given = dict(setting)
         raw = given.pop("raw", False) or not prepared.path
         start = material.model if raw else Path(prepared.path)

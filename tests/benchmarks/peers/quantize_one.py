@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-CEILING_GIB = 8
-"""Of address space, so that what takes all there is takes only itself down."""
+CEILING_GIB = 4
+"""Of address space: what takes more than a large device has is of no use, and says so."""
 OPSET = 17
 """Of the prepared model: per-channel Q/DQ needs 13, and 17 has LayerNormalization."""
 
