@@ -35,33 +35,44 @@ def device_class() -> dict[str, Any]:
 
 
 def products() -> dict[str, bool]:
-    """Return for each pair of 8-bit formats whether products of their largest values are exact.
+    """Return for each pair of 8-bit formats whether products of their extreme values are exact.
 
-    255 x 127 + 255 x 127 does not fit into 16 bits.
+    255 x 127 + 255 x 127 does not fit into 16 bits, and neither does 128 x 128 + 128 x 128;
+    "whole" formats have -128 among the weights, others end at 127 on both sides.
     """
     import numpy as np  # noqa: PLC0415 - the other modes start without it
-    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
-
-    from compression import runtime  # noqa: PLC0415
 
     found = {}
     for left in ("uint8", "int8"):
         for right in ("uint8", "int8"):
-            x = np.full((4, DEPTH), np.iinfo(left).max, left)
-            w = np.full((DEPTH, COLUMNS), np.iinfo(right).max, right)
-            kind = getattr(TensorProto, left.upper())
-            graph = helper.make_graph(
-                [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
-                "products",
-                [helper.make_tensor_value_info("x", kind, ["N", DEPTH])],
-                [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", COLUMNS])],
-                [numpy_helper.from_array(w, "w")],
-            )
-            opset = [helper.make_opsetid("", 17)]
-            model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-            y = runtime.run(runtime.session(model), {"x": x})["y"]
-            found[f"{left} x {right}"] = bool((y == x.astype("i8") @ w.astype("i8")).all())
+            ends = np.iinfo(right).min, np.iinfo(right).max
+            weights = {right: (-127, 127)} | {f"{right} whole": ends} if ends[0] else {right: ends}
+            for name, values in weights.items():
+                pairs = [(x, w) for x in (np.iinfo(left).min, np.iinfo(left).max) for w in values]
+                found[f"{left} x {name}"] = all(
+                    _exact(np.full((4, DEPTH), x, left), np.full((DEPTH, COLUMNS), w, right))
+                    for x, w in pairs
+                )
     return found
+
+
+def _exact(x: Any, w: Any) -> bool:
+    """Whether the runtime's MatMulInteger of two matrices is what whole numbers give."""
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
+
+    from compression import runtime  # noqa: PLC0415
+
+    kind = getattr(TensorProto, str(x.dtype).upper())
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        "products",
+        [helper.make_tensor_value_info("x", kind, ["N", DEPTH])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", COLUMNS])],
+        [numpy_helper.from_array(w, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    y = runtime.run(runtime.session(model), {"x": x})["y"]
+    return bool((y == x.astype("i8") @ w.astype("i8")).all())
 
 
 def answers(folder: Path) -> dict[str, Any]:

@@ -24,8 +24,17 @@ def test_a_processor_is_taken_for_what_it_does(one: Processor) -> None:
     exact = emulation.ask(one, "products")
     # Not what the flags promise, but what came out of the runtime's kernels decides.
     assert found.int8_saturates is (not exact["uint8 x int8"])
-    assert exact["uint8 x uint8"]
     assert found.int8_saturates is one.saturates
+    assert exact["uint8 x uint8"]
+    assert exact["int8 x int8"]
+
+
+def test_a_weight_of_minus_128_is_wrong_without_a_dot_product() -> None:
+    """The widening kernels of Arm sum two products in 16 bits, which 2 x 128 x 128 exceeds."""
+    old, new = (processors.BY_NAME[name] for name in ("Cortex-A72", "Cortex-A76"))
+    emulation.need(old)
+    assert not emulation.ask(old, "products")["int8 x int8 whole"]
+    assert emulation.ask(new, "products")["int8 x int8 whole"]
 
 
 @each

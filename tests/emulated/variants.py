@@ -42,7 +42,6 @@ RECIPES = (
     _static("u8 x s8, 7 bits", weights="s8-7bit", activations="u8"),
     _static("u8 x u8", weights="u8", activations="u8"),
     _static("s8 x s8", weights="s8", activations="s8"),
-    _static("s8 x s8, 7 bits", weights="s8-7bit", activations="s8"),
     _static("u8 x s8, per tensor", weights="s8", activations="u8", per_channel=False),
     _static("s8 x s8, per tensor", weights="s8", activations="s8", per_channel=False),
     _static("u8 x s8, 7 bits, all", weights="s8-7bit", activations="u8", operators=["*"]),
@@ -52,8 +51,7 @@ RECIPES = (
     _one("dynamic u8", "dynamic", weights="u8"),
     _one("recurrent s8", "recurrent", weights="s8"),
     _one("recurrent s8, 7 bits", "recurrent", weights="s8-7bit"),
-    _one("blocks of 32, level 4", "blocks", block=32, accuracy_level=4),
-    _one("blocks of 32, level 1", "blocks", block=32, accuracy_level=1),
+    _one("blocks of 32", "blocks", block=32),
     _one("stored", "stored"),
 )
 
@@ -77,8 +75,8 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     "svhn": lambda: _fetched("svhn", 40),
     "keywords": lambda: _trained("keywords", 40),
     "sentences": lambda: _trained("sentences", 40),
-    "detector": lambda: _trained("detector", 12),
-    "magika": lambda: _fetched("magika", 10),
+    "detector": lambda: _trained("detector", 8),
+    "magika": lambda: _fetched("magika", 6),
 }
 """An emulated multiplication takes 200 times as long: the larger the model, the fewer inputs."""
 
