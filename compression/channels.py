@@ -27,16 +27,19 @@ _LEAST_GAIN = 1e-6
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def find(model: onnx.ModelProto, *, sample: Arrays | None = None) -> ChannelMap:
+def find(
+    model: onnx.ModelProto, *, sample: Arrays | None = None, folder: Path | None = None
+) -> ChannelMap:
     """Find the channel groups of a regular model (`graph.regular`).
 
     `sample` is one run's inputs by name; without it random ones are made. A model with dynamic
-    dims is run at two shapes, and only what holds at both is a group.
+    dims is run at two shapes, and only what holds at both is a group. `folder` holds a file as
+    large as the model while this runs.
 
     Raises:
         BadModel: the model does not run, answers NaN, or differently each time.
     """
-    first, *others = [sizes.seen(model, feeds) for feeds in _cases(model, sample)]
+    first, *others = [sizes.seen(model, feeds) for feeds in _cases(model, sample, folder)]
     choices: dict[Signature, int] = {}
     best = _traced(model, first, choices)
     asked = 1
@@ -62,9 +65,9 @@ def _traced(
     return groups.collect(trace)
 
 
-def _cases(model: onnx.ModelProto, sample: Arrays | None) -> list[Arrays]:
+def _cases(model: onnx.ModelProto, sample: Arrays | None, folder: Path | None) -> list[Arrays]:
     """Inputs of one shape, and of a second one if the model takes any."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with tempfile.TemporaryDirectory(prefix="channels-", dir=folder) as scratch:
+        path = Path(scratch) / "model.onnx"
         onnx.save(model, path)
         return [feeds for feeds, _ in equality.ask(path, sample=sample).cases]

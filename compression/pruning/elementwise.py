@@ -76,13 +76,14 @@ def _met(trace: Trace, node: onnx.NodeProto, shape: tuple[int, ...], axis: int) 
             trace.ties.tie(first, channels)
             rests[position] = channels.rest
         elif trace.is_constant(name):
-            role: Role = "follows" if node.op_type in _OWN else "divides"
+            role: Role = "follows" if node.op_type in _OWN else "beside"
             trace.use(node, position, own, role, first)
             value = trace.constant(name)
             rests[position] = _constants(value, count, role)
         else:
             made = trace.maker.get(name, "a graph input")
-            trace.ties.freeze(first, f"meets {made} values that are no channels ({node.op_type})")
+            why = f"meets values of {made} that carry no channels ({node.op_type})"
+            trace.ties.freeze(first, why)
             rests[position] = np.full(count, np.nan)
     return first.resting(_rest(trace, node, rests, count))
 
@@ -123,7 +124,7 @@ def scaled(trace: Trace, node: onnx.NodeProto) -> None:
             _stop(trace, node, "is normalised by values that are not constant")
             return
         for position in range(1, len(node.input)):
-            trace.use(node, position, 0, "follows" if position < 3 else "divides", channels)
+            trace.use(node, position, 0, "follows" if position < 3 else "beside", channels)
         axes = (axes[0], channels.resting(0.0), *axes[2:])
     trace.put(node.output[0], axes)
 

@@ -17,7 +17,8 @@ class Slot:
     """One axis of an initializer that carries channels of a group.
 
     `units` is int64 [length of the axis]: which unit of the group each index belongs to, or -1.
-    `role`: `makes` channels, `follows` them (zero once they are cut), `divides` them, or `reads`.
+    `role`: it `makes` channels; `follows` them, and is zero once they are cut (a bias, a factor);
+    stands `beside` them and is not (a divisor, a slope, a variance); or `reads` them into a sum.
     `node` is the reading node's first output; `tensor` the activation that it reads or makes.
     """
 

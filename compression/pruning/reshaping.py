@@ -80,7 +80,8 @@ def _carried(
     grid = np.broadcast_to(places, dims).reshape(out)
     rows = {k: np.moveaxis(grid, k, 0).reshape(out[k], -1) for k in range(len(out)) if out[k] > 1}
     for k, row in rows.items():
-        if (row == row[:, :1]).all():  # each index holds a single channel
+        atoms = channels.atoms[row]
+        if (atoms == atoms[:, :1]).all():  # each index holds a single channel
             made[given[k]] = channels.take(row[:, 0])
             return
     candidates = list(rows)

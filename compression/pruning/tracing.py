@@ -16,7 +16,7 @@ from compression.pruning.ties import Channels, Ties
 
 Array = NDArray[Any]
 Axes = tuple[Channels | None, ...]
-Role = Literal["makes", "follows", "divides", "reads"]
+Role = Literal["makes", "follows", "beside", "reads"]
 Signature = tuple[tuple[int, ...], tuple[int, ...], int]
 """How a Reshape splits an axis: the dims that it takes, those that it makes, and which is split."""
 

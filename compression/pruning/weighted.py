@@ -164,7 +164,7 @@ def _tied(trace: Trace, one: Channels | None, other: Channels | None, node: onnx
         trace.ties.tie(one, other)
     for channels in (one, other):
         if one is None or other is None:
-            trace.ties.freeze(channels, f"meets values that are no channels ({node.op_type})")
+            trace.ties.freeze(channels, f"meets values that carry no channels ({node.op_type})")
 
 
 def table(trace: Trace, node: onnx.NodeProto) -> None:

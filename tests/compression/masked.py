@@ -4,19 +4,104 @@ Every parameter that makes a unit, or belongs to it, becomes zero in place; and 
 that would read of it what is neither zero nor a constant for its bias, a Where writes zero.
 """
 
+import tempfile
 from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from compression import runtime
 from compression.pruning import surgery
 from compression.pruning.groups import ChannelMap
+from compression.regular import equality
+
+Keep = Mapping[str, Collection[int]]
+SMALL = 1e-2
+"""Differences are relative to the largest value, or to this: a Sigmoid rounds as if it were 1."""
 
 
-def masked(
-    model: onnx.ModelProto, channels: ChannelMap, keep: Mapping[str, Collection[int]]
-) -> onnx.ModelProto:
+def random_units(channels: ChannelMap, *, share: float, seed: int) -> dict[str, list[int]]:
+    """Keep about this share of every group, at random."""
+    rng = np.random.default_rng(seed)
+    return {
+        group.id: sorted(
+            rng.choice(group.width, max(1, round(group.width * share)), replace=False).tolist()
+        )
+        for group in channels.groups
+    }
+
+
+class Oracle:
+    """Cuts a model and zeroes it, and compares every tensor that both compute."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        channels: ChannelMap,
+        cases: list[Mapping[str, NDArray[Any]]] | None = None,
+    ) -> None:
+        self.model = model
+        self.channels = channels
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(model, path)
+            self.cases = cases or [f for f, _ in equality.ask(path, sample=None, seed=5).cases]
+
+    def gap(self, keep: Keep) -> float:
+        """The largest relative difference of any output or activation with channels."""
+        kept = surgery.kept_atoms(self.channels, keep)
+        zeroed = exposed(masked(self.model, self.channels, keep), self.channels)
+        cut = exposed(surgery.cut(self.model, self.channels, keep), self.channels)
+        chosen = runtime.options(optimization="disabled")
+        sessions = [runtime.session(one, chosen) for one in (zeroed, cut)]
+        worst = 0.0
+        for feeds in self.cases:
+            wanted, got = (runtime.run(session, feeds) for session in sessions)
+            for name in sorted(set(wanted) & set(got)):
+                values = self._left(name, wanted[name], kept)
+                if values is not None:
+                    worst = max(worst, apart(values, got[name]))
+        return worst
+
+    def _left(self, name: str, values: NDArray[Any], kept: NDArray[Any]) -> NDArray[Any] | None:
+        """What is left of a tensor; None where channels lie elsewhere for inputs of this shape."""
+        for axis, carried in enumerate(self.channels.trace.of(name)):
+            if carried is not None and len(carried) != values.shape[axis]:
+                return None
+            if carried is not None:
+                values = np.compress(kept[carried.atoms], values, axis=axis)
+        return values
+
+
+def apart(wanted: NDArray[Any], got: NDArray[Any]) -> float:
+    """The largest difference, relative to the largest value."""
+    if wanted.shape != got.shape or wanted.dtype != got.dtype:
+        return float("inf")
+    if not wanted.size or wanted.dtype.kind != "f":
+        return 0.0 if np.array_equal(wanted, got) else float("inf")
+    same = (wanted == got) | (np.isnan(wanted) & np.isnan(got))
+    gap = np.where(same, 0.0, np.abs(wanted.astype(np.float64) - got))
+    scale = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=SMALL))
+    return float(np.nan_to_num(gap, nan=np.inf).max()) / scale
+
+
+def exposed(model: onnx.ModelProto, channels: ChannelMap) -> onnx.ModelProto:
+    """With every tensor that carries channels as an output too."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    outputs = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        for name in node.output:
+            if name in channels.trace.axes and name not in outputs:
+                changed.graph.output.append(onnx.ValueInfoProto(name=name))
+    return changed
+
+
+def masked(model: onnx.ModelProto, channels: ChannelMap, keep: Keep) -> onnx.ModelProto:
     """The original with all units but those in `keep` zeroed."""
     kept = surgery.kept_atoms(channels, keep)
     changed = onnx.ModelProto()
