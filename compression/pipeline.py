@@ -16,6 +16,7 @@ from compression.passes import (
     blocks,
     correction,
     dynamic,
+    equalization,
     quantization,
     recurrent,
     rescaling,
@@ -124,6 +125,13 @@ def _keep(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) 
     return model
 
 
+def _equalize(
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
+) -> onnx.ModelProto:
+    settings = equalization.Settings.model_validate(parameters)
+    return equalization.apply(model, settings, evidence=context.evidence)
+
+
 PASSES: dict[str, Pass] = {
     "simplified": _keep,
     "quantization": _quantize,
@@ -134,8 +142,9 @@ PASSES: dict[str, Pass] = {
     "rescaling": _rescale,
     "unrolling": _unroll,
     "correction": _correct,
+    "equalization": _equalize,
 }
-EXACT = frozenset({"rescaling", "unrolling"})
+EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""
 
 

@@ -9,9 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from compression.calibration import taps
 from compression.calibration.channels import Layout
-from compression.passes import counterparts, qdq
+from compression.passes import counterparts, leftovers, qdq
 
 _MOST = 2**30
 """An accumulator of 32 bits must hold the bias and the products."""
@@ -58,7 +57,7 @@ def find(model: onnx.ModelProto, layers: Sequence[counterparts.Layer]) -> list[B
             added = _added(model, graph, layer)
             if added is not None:
                 found.append(added)
-    _tidy(model)
+    leftovers.remove(model)
     return found
 
 
@@ -77,7 +76,7 @@ def _integer(model: onnx.ModelProto, graph: qdq.Graph, layer: counterparts.Layer
         scale = graph.weights[layer.weights.scale] * graph.weights[x.input[1]]
         q = np.zeros(channels, np.int64)
     scale = np.asarray(scale, np.float32)
-    name = f"{layer.output}::bias"
+    name = _free(graph, f"{layer.output}::bias")
     tensors = {
         f"{name}_q": q.astype(np.int32),
         f"{name}_scale": scale,
@@ -116,7 +115,7 @@ def _added(model: onnx.ModelProto, graph: qdq.Graph, layer: counterparts.Layer) 
     values = graph.weights[adding.input[others[0]]]
     if values.size != channels or values.shape[-1] != channels:
         return None
-    name = f"{adding.output[0]}::bias"
+    name = _free(graph, f"{adding.output[0]}::bias")
     model.graph.initializer.append(numpy_helper.from_array(values, name))
     adding.input[others[0]] = name
     return Bias(layer.output, str(adding.output[0]), layer.layout, name, values.astype(np.float64))
@@ -129,20 +128,10 @@ def _same(model: onnx.ModelProto, other: onnx.NodeProto) -> onnx.NodeProto:
     return found
 
 
-def _tidy(model: onnx.ModelProto) -> None:
-    """Remove what nobody reads any more."""
-    outputs = {value.name for value in model.graph.output}
-    read = outputs | {
-        name for node in model.graph.node for name in (*node.input, *taps.captured(node))
-    }
-    nodes = [node for node in model.graph.node if read & set(node.output)]
-    if len(nodes) < len(model.graph.node):
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(kept)
-        read = outputs | {
-            name for node in model.graph.node for name in (*node.input, *taps.captured(node))
-        }
-    for at in reversed(range(len(model.graph.initializer))):
-        if model.graph.initializer[at].name not in read:
-            del model.graph.initializer[at]
+def _free(graph: qdq.Graph, wish: str) -> str:
+    """A name that is not taken by another correction before."""
+    name, count = wish, 1
+    while name in graph.maker or name in graph.weights:
+        count += 1
+        name = f"{wish}_{count}"
+    return name
