@@ -34,7 +34,8 @@ class Slot:
 class Group:
     """Units that can be cut one by one, all alike: each cuts the same axes by the same counts.
 
-    `unit_size` is how many channels of the widest producer go with one unit.
+    `unit_size` is how many indices of one producer's axis go with one unit, of the producer
+    where they are most: a head's depth, the groups of a grouped Conv, the gates of a recurrence.
     """
 
     id: str
