@@ -6,7 +6,7 @@ choosing inputs. What comes out is a list of looks; the trials decide.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
@@ -15,11 +15,14 @@ from compression import runtime
 from compression.calibration.material import Material
 from compression.choosing import preview, refining, search, sensitivities
 from compression.choosing.preview import Preview
+from compression.choosing.search import DYNAMIC, WEIGHTS
 from compression.job import CompressJob, PassSpec, Recipe, Runtime, Sensitivity
-from compression.passes import quantization, rescaling, unrolling
+from compression.passes import quantization, rescaling, stored, unrolling
 
 GOOD_DB = 35.0
 """Above this nobody looks for nodes to leave float."""
+TARGETS_DB = (30.0, 40.0)
+"""How close stored weights alone should come, where 8 bits for all come less close."""
 CULPRIT_DB = 40.0
 FASTER = 0.02
 """An island of nodes is given back to float where that wins more than this share of the time."""
@@ -65,6 +68,7 @@ class Exploring:
             return [self._look(recipe) for recipe in self._job.recipes]
         for recipe in search.candidates(self._facts(), self._job.device_class):
             self._look(recipe)
+        self._widened()
         best = self._best_static()
         if best is not None:
             best = self._given_back(best)
@@ -146,18 +150,40 @@ class Exploring:
 
     def _mixed(self, best: Preview) -> None:
         """Leave the worst nodes float, where the best is not good yet."""
-        if best.sqnr_db >= GOOD_DB or not self._in_time():
+        spec = refining.static(best.recipe)
+        if spec is None or best.sqnr_db >= GOOD_DB:
             return
-        self._say("nodes", "finding the worst nodes", 0.4)
-        stop = time.monotonic() + _NODES_SHARE * (self._stop - time.monotonic())
-        alone = preview.single_node_sqnr(
-            self._material, self._model, self._original, best.recipe,
-            folder=self._folder, stop=stop,
-        )  # fmt: skip
-        self.nodes = sensitivities.of(self._model, alone)
-        for recipe in refining.mixed(best.recipe, alone, floor_db=CULPRIT_DB):
+        base, names = self._eligible(best.recipe)
+        figures = self._alone(base, best.recipe, spec, names)
+        self.nodes = sensitivities.of(self._model, figures)
+        for recipe in refining.mixed(best.recipe, figures, floor_db=CULPRIT_DB):
             if self._in_time():
                 self._look(recipe)
+
+    def _widened(self) -> None:
+        """Store in 16 bits those constants whose rounding is felt, as few as it takes."""
+        labels = {WEIGHTS, DYNAMIC}
+        firsts = [one for one in self.looks if one.recipe.label in labels and one.agreement]
+        if not firsts or max(one.sqnr_db for one in firsts) >= GOOD_DB:
+            return
+        spec = PassSpec(name="stored", parameters={"wide_share": 0.0})
+        sizes = stored.storable(self._model, stored.Settings())
+        figures = self._alone(self._model, search.ORIGINAL, spec, tuple(sizes))
+        for target_db in TARGETS_DB:
+            names = stored.felt(figures, sizes, target_db=target_db)
+            for first in firsts:
+                if names and target_db > first.sqnr_db and self._in_time():
+                    self._look(refining.widened(first.recipe, names))
+
+    def _alone(
+        self, model: onnx.ModelProto, recipe: Recipe, spec: PassSpec, names: Sequence[str]
+    ) -> dict[str, float]:
+        self._say("nodes", f"what each of {len(names)} costs alone, {spec.name}", 0.35)
+        stop = time.monotonic() + _NODES_SHARE * max(0.0, self._stop - time.monotonic())
+        return preview.alone(
+            self._material, model, self._original, recipe, spec, names=names,
+            folder=self._folder, stop=stop,
+        )  # fmt: skip
 
     def _eligible(self, recipe: Recipe) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """What the recipe's static pass finds, and the nodes that it quantizes there."""

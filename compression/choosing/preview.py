@@ -19,8 +19,7 @@ from compression import agreement, durable, pipeline, runtime
 from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.errors import BadModel
-from compression.job import Agreement, Recipe, Runtime
-from compression.passes import quantization
+from compression.job import Agreement, PassSpec, Recipe, Runtime
 from compression.words import Words
 
 FEW = 6
@@ -106,40 +105,38 @@ def behind(material: Material, model: onnx.ModelProto, recipe: Recipe) -> onnx.M
     return pipeline.run(earlier, model, calibrate=material.calibrate, evidence=material.evidence)
 
 
-def single_node_sqnr(
+def alone(
     material: Material,
     model: onnx.ModelProto,
     original: Any,
     recipe: Recipe,
+    spec: PassSpec,
     *,
+    names: Sequence[str],
     folder: Path,
     stop: float,
 ) -> dict[str, float]:
-    """SQNR in dB of the judged output when each node alone is quantized as `recipe` says.
+    """SQNR in dB of the judged output where one pass of a recipe treats each name alone.
 
-    Ends early at `stop` (time.monotonic()); nodes without a figure are not in the answer. What an
-    earlier run of the same job saw stands.
+    `model` is what that pass finds (see `behind`); `names` are what its parameter `only` takes:
+    nodes or constants. Ends early at `stop` (time.monotonic()); names without a figure are not in
+    the answer. What an earlier run of the same job saw stands.
     """
-    spec = refining.static(recipe)
-    if spec is None:
-        return {}
-    note = folder / f"nodes-{pipeline.key(recipe, *material.keys)}.json"
+    one_pass = Recipe(label=spec.name, passes=(spec,))
+    note = folder / f"alone-{pipeline.key(one_pass, pipeline.key(recipe), *material.keys)}.json"
     with contextlib.suppress(OSError, ValueError):
         return _FIGURES.validate_json(note.read_bytes())
     figures: dict[str, float] = {}
-    base = behind(material, model, recipe)
-    settings = quantization.Settings.model_validate(spec.parameters)
-    for node in quantization.eligible(base, settings):
+    for name in names:
         if time.monotonic() > stop:
             break
-        alone = spec.model_copy(update={"parameters": {**spec.parameters, "only": [node]}})
-        one = Recipe(label=node, passes=(alone,))
+        single = spec.model_copy(update={"parameters": {**spec.parameters, "only": [name]}})
         try:
-            variant, _ = _made(material, base, one)
+            variant, _ = _made(material, model, Recipe(label=name, passes=(single,)))
             judge, _ = _compare(material, original, variant, material.looking[:FEW])
         except BadModel:
             continue
-        figures[node] = judge.sqnr_db()[judge.agreement("choosing").output]
+        figures[name] = judge.sqnr_db()[judge.agreement("choosing").output]
     durable.replace(note, _FIGURES.dump_json(figures))
     return figures
 

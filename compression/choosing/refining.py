@@ -53,6 +53,14 @@ def then(recipe: Recipe, spec: PassSpec, label: str, *, first: bool = False) -> 
     return Recipe(label=f"{recipe.label}, {label}", passes=passes)
 
 
+def widened(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """Return the recipe with these constants stored in 16 bits instead of 8."""
+    *before, last = recipe.passes
+    spec = PassSpec(name=last.name, parameters={**last.parameters, "wide": list(names)})
+    plural = "constant" if len(names) == 1 else "constants"
+    return Recipe(label=f"{recipe.label}, {len(names)} {plural} in 16 bits", passes=(*before, spec))
+
+
 def islands(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Sort nodes by what decides whether an int8 kernel pays: {what they are: their names}.
 

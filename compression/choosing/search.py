@@ -16,6 +16,8 @@ SHORT_REACH = 0.35
 """Ranges cut to about a third of the way from typical to most extreme: outliers saturate."""
 BLOCK = 32
 STORED = PassSpec(name="stored")
+WEIGHTS, DYNAMIC = "int8 weights", "int8 dynamic"
+ORIGINAL = Recipe(label="original")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def candidates(facts: Facts, device: DeviceClass) -> tuple[Recipe, ...]:
     found = [_dynamic(facts, device), *_static(facts, device), _blocks(facts)]
     return (
         Recipe(label="simplified", passes=(PassSpec(name="simplified"),)),
-        Recipe(label="int8 weights", passes=(STORED,)),
+        Recipe(label=WEIGHTS, passes=(STORED,)),
         *(one for one in found if one is not None),
     )
 
@@ -101,7 +103,7 @@ def _dynamic(facts: Facts, device: DeviceClass) -> Recipe | None:
     ]
     if not passes:
         return None
-    return Recipe(label="int8 dynamic", passes=(*passes, STORED))
+    return Recipe(label=DYNAMIC, passes=(*passes, STORED))
 
 
 def _blocks(facts: Facts) -> Recipe | None:

@@ -14,6 +14,7 @@ from compression import ladder, pipeline
 from compression.calibration.material import Material
 from compression.choosing import front, verdict
 from compression.choosing.preview import Preview
+from compression.choosing.search import ORIGINAL
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener, Trials
 from compression.errors import CannotRun
@@ -26,7 +27,6 @@ from compression.job import (
     TrialAnswer,
 )
 
-ORIGINAL = Recipe(label="original")
 MOST_RUNGS = 5
 """Candidates of the front that get their trials, beside the original."""
 
@@ -180,7 +180,7 @@ class Trying:
     def _leave(self, left: Sequence[Preview]) -> None:
         """Say of what is left why it was not tried: each for the ladder, together for a person."""
         over = f"not tried: the {self._job.minutes:g} minutes of the job are over"
-        if any(rung.meets_budget for rung in self.rungs[1:]):
+        if self._in_time(0):
             over = f"not tried: {len(self.rungs) - 1} others promised more"
         untried = [
             Rejected(
@@ -205,7 +205,8 @@ class Trying:
             recipe=recipe,
             runtime=self._trials.runtime,
             measurement=self._trials.marked(found),
-            verified=self._material.verified,
+            # The original answers as itself, on whatever inputs.
+            verified=self._material.verified or not recipe.passes,
             chosen_by=chosen.agreement if chosen else None,
         )
 

@@ -12,6 +12,8 @@ from compression.ruler import timing
 
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
+NEAR = 0.03
+"""What falls short of the least agreement by less than this stays on the ladder."""
 SPACE = ("size_mib", "size_ratio", "peak_memory_mib", "memory_ratio")
 """Budget fields that a slower variant can still be wanted for."""
 WORTH = 0.95
@@ -32,7 +34,7 @@ def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
     """Say why a candidate is rejected without a trial, or None. `size_mib` is the original's."""
     if look.agreement is None:
         return look.problem or "cannot be made"
-    mib, least = look.size_bytes / 2**20, least_agreement(budget)
+    mib, least = look.size_bytes / 2**20, least_agreement(budget) - NEAR
     seen = look.agreement
     if mib > WORTH * size_mib and look.cpu_ratio > WORTH:
         return (
@@ -43,7 +45,7 @@ def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
         return (
             f"agreement {seen.value:.3f} ({seen.kind}, at most {seen.high:.3f} with 95 % "
             f"confidence on {seen.samples} {seen.split} samples, {look.sqnr_db:.1f} dB) "
-            f"below {least:.3f}"
+            f"below {least + NEAR:.3f}"
         )
     return None
 
@@ -72,10 +74,12 @@ def needless(label: str) -> str:
 def after(found: Measurement, budget: Budget, *, original: Measurement, cores: int) -> str | None:
     """Say why a measured candidate is not kept, or None.
 
+    One that falls short of the least agreement by little is kept: it does not meet the budget, but
+    shows what a lower demand would buy.
     A slower one is kept only where the original is too large for the budget; it says how slow.
     """
     least = least_agreement(budget)
-    if found.agreement.value < least:
+    if found.agreement.value < least - NEAR:
         return (
             f"agreement {found.agreement.value:.3f} ({found.agreement.kind}, "
             f"{found.agreement.samples} {found.agreement.split} samples) below {least:.3f}"
