@@ -63,9 +63,10 @@ def regular(
             if not _written(path, form, target, model_path, metadata):
                 continue
             fused = scratch / "fused.onnx"
-            if _fused(path, fused, metadata) and oracle.accepts(fused):
-                _give_back()
-                return _read(fused)
+            for rules in rewriting.LEVELS:
+                if _fused(path, fused, metadata, rules) and oracle.accepts(fused):
+                    _give_back()
+                    return _read(fused)
             if oracle.accepts(path):
                 _give_back()
                 return _read(path)
@@ -156,10 +157,20 @@ def _written(
     return True
 
 
-def _fused(path: Path, target: Path, metadata: list[onnx.StringStringEntryProto]) -> bool:
-    """Write a form of a model in cheaper operators, if there are such."""
+def _fused(
+    path: Path,
+    target: Path,
+    metadata: list[onnx.StringStringEntryProto],
+    rules: tuple[rewriting.Rule, ...],
+) -> bool:
+    """Write a form of a model in cheaper operators, if there are such.
+
+    Some of them came with later opsets; where onnx knows no way there, the others are left.
+    """
     model = _read(path)
-    if not rewriting.fuse(model):
+    if opsets.version(model) < opsets.PREFERRED_OPSET:
+        opsets.raise_to(model, opsets.PREFERRED_OPSET)
+    if not rewriting.fuse(model, rules):
         return False
     constants.tidy(model, metadata=metadata)
     onnx.save(model, target)

@@ -24,6 +24,15 @@ SMALL = 1e-2
 """Differences are relative to the largest value, or to this: a Sigmoid rounds as if it were 1."""
 
 
+def first_inputs(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """One run's inputs out of arrays as `np.savez` takes them."""
+    feeds: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        if not name.startswith("::"):
+            feeds.setdefault(name.split("::")[0], array if "::" in name else array[:1])
+    return feeds
+
+
 def random_units(channels: ChannelMap, *, share: float, seed: int) -> dict[str, list[int]]:
     """Keep about this share of every group, at random."""
     rng = np.random.default_rng(seed)

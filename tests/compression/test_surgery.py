@@ -1,6 +1,5 @@
 """Cutting channels is the same as zeroing them in the original, and leaves everything else."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from compression.errors import BadModel
 from compression.passes import structured_pruning
 from compression.pruning import surgery
 from tests.compression import channel_graphs as small
-from tests.compression.masked import Oracle, random_units
+from tests.compression.masked import Oracle, first_inputs, random_units
 from tests.fixtures.models import FIXTURES
 from tests.fixtures.trained import collection
 
@@ -38,15 +37,6 @@ def test_the_sizes_of_a_split_are_kept_where_its_opset_has_them(opset: int) -> N
     model = small.split(opset)
     found = channels.find(model)
     assert Oracle(model, found).gap(random_units(found, share=0.5, seed=0)) <= 1e-5
-
-
-def first_inputs(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """One run's inputs out of arrays as `np.savez` takes them."""
-    feeds: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
-        if not name.startswith("::"):
-            feeds.setdefault(name.split("::")[0], array if "::" in name else array[:1])
-    return feeds
 
 
 REAL = {

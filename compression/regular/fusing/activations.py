@@ -6,20 +6,16 @@ the same when run on the same grid, in fewer passes over memory.
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from compression import runtime
-from compression.errors import BadModel
 from compression.regular import opsets
-from compression.regular.fusing import functions, regions
+from compression.regular.fusing import functions, regions, running
 
 COSTS = {
     "Elu": 4.0, "Erf": 3.0, "Exp": 1.5, "FastGelu": 2.0, "Gelu": 2.0, "HardSwish": 1.5, "Log": 4.0,
     "Mish": 40.0, "Pow": 4.0, "Softplus": 36.0, "Tanh": 1.2,
 }  # fmt: skip
 """CPU time a value beside that of an Add, measured with onnxruntime 1.31 on AVX2; others cost 1."""
-_MICROSOFT = "com.microsoft"
 
 
 def curves(model: onnx.ModelProto) -> int:
@@ -62,7 +58,7 @@ def _fuse(model: onnx.ModelProto, table: functions.Table) -> int:
         for one in replaced.get(at, [] if at in gone else [node])
     ]
     if replaced:
-        _rebuild(model, kept, made)
+        running.rebuild(model, kept, made)
     return len(replaced)
 
 
@@ -81,7 +77,11 @@ def _cheaper(
     if straight != (table is functions.LINES) and len(operators) > 1:
         return None
     x = functions.grid()
-    y = _run(x, list(region.nodes), region, version)
+    constants = [
+        numpy_helper.from_array(value.reshape(()), name) for name, value in region.constants.items()
+    ]
+    feeds = {region.source: x}
+    y = running.run(region.nodes, constants, feeds, region.target, opset=version)
     if y is None:
         return None
     for _, steps in functions.guesses(x, y, table):
@@ -90,7 +90,7 @@ def _cheaper(
         if cost([step.operator for step in steps]) >= now:
             continue
         nodes, tensors = _written(region, steps)
-        got = _run(x, nodes, region, version, tensors) if nodes else x
+        got = running.run(nodes, tensors, feeds, region.target, opset=version)
         if got is not None and functions.same(x, y, got):
             return steps
     return None
@@ -117,45 +117,3 @@ def _written(
         )
         nodes.append(node)
     return nodes, tensors
-
-
-def _run(
-    x: NDArray[np.float32],
-    nodes: list[onnx.NodeProto],
-    region: regions.Region,
-    version: int,
-    tensors: list[onnx.TensorProto] | None = None,
-) -> NDArray[np.float32] | None:
-    """What nodes make of values, in the runtime itself; None where it cannot run them."""
-    values = [
-        numpy_helper.from_array(value.reshape(()), name) for name, value in region.constants.items()
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "region",
-        [helper.make_tensor_value_info(region.source, TensorProto.FLOAT, [None])],
-        [helper.make_tensor_value_info(region.target, TensorProto.FLOAT, None)],
-        tensors if tensors is not None else values,
-    )
-    imports = [helper.make_opsetid("", version), helper.make_opsetid(_MICROSOFT, 1)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
-    options = runtime.options(optimization="disabled")
-    options.log_severity_level = 4
-    try:
-        loaded = runtime.session(model, options)
-        found = runtime.run(loaded, {region.source: x})
-    except BadModel:
-        return None
-    return np.asarray(found[region.target], np.float32)
-
-
-def _rebuild(
-    model: onnx.ModelProto, nodes: list[onnx.NodeProto], made: list[onnx.TensorProto]
-) -> None:
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(made)
-    if any(node.domain == _MICROSOFT for node in nodes) and not any(
-        entry.domain == _MICROSOFT for entry in model.opset_import
-    ):
-        model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))

@@ -4,6 +4,7 @@ A function is known by its values. Where its parameters can be read off them, it
 and compared: so no spelling has to be foreseen.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -158,6 +159,11 @@ def _tanh_gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))))
 
 
+def _erf_gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same paper, exactly: x times the normal distribution."""
+    return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / 2**0.5)))
+
+
 def _mish(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019."""
     return np.asarray(x * np.tanh(np.logaddexp(0, x)))
@@ -184,6 +190,9 @@ CURVES: Table = (
     ("silu", _fixed(lambda x: x * _sigmoid(x), Step("Sigmoid", ("x",)), Step("Mul", ("x", 0)))),
     ("tanh gelu", _fixed(_tanh_gelu, Step("Gelu", ("x",), {"approximate": "tanh"}, since=20))),
     ("tanh gelu", _fixed(_tanh_gelu, Step("FastGelu", ("x",), domain="com.microsoft"))),
+    # onnxruntime fuses most spellings itself; but int8 nodes must not get between them.
+    ("gelu", _fixed(_erf_gelu, Step("Gelu", ("x",), since=20))),
+    ("gelu", _fixed(_erf_gelu, Step("Gelu", ("x",), domain="com.microsoft"))),
     # tanh(log(1 + e^x)) = p / (2 - p) with p = s (2 - s), s = sigmoid(x): the runtime computes
     # Softplus and Tanh of Softplus value by value, six times slower than all of these.
     ("mish", _fixed(

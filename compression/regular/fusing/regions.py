@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper, shape_inference
+from onnx import helper, numpy_helper, shape_inference
 
 from compression.regular import constants
 
@@ -16,8 +16,9 @@ ELEMENTWISE = frozenset({
     "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "ThresholdedRelu",
 })  # fmt: skip
 """Operators whose every value hangs on the values at the same place, where the rest is constant."""
+ALIKE = frozenset({"FastGelu", "Gelu", "QuickGelu"})
+"""Of onnxruntime's own: onnx does not know that they keep shape and type."""
 MOST_NODES = 16
-_SCALAR_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Map:
                     dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
                     for dim in kind.shape.dim
                 )
+        found.dims |= {name: tuple(tensor.dims) for name, tensor in found.tensors.items()}
         return found
 
     def scalar(self, name: str) -> NDArray[np.float32] | None:
@@ -153,8 +155,11 @@ def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     del light.graph.value_info[:]
     for value in light.graph.output:
         value.type.tensor_type.ClearField("shape")
+    for node in light.graph.node:
+        if node.op_type in ALIKE and node.domain == "com.microsoft":
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
     try:
-        graph = shape_inference.infer_shapes(light).graph
+        graph = shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception:  # a graph that onnx cannot infer is left as it is
         return []
     return [*graph.input, *graph.value_info, *graph.output]

@@ -5,22 +5,31 @@ from collections.abc import Callable
 import onnx
 
 from compression.regular import folding
-from compression.regular.fusing import activations, scaling
+from compression.regular.fusing import activations, lookups, moving, normalizing, scaling
 
-RULES: tuple[Callable[[onnx.ModelProto], int], ...] = (
+Rule = Callable[[onnx.ModelProto], int]
+"""Changes a model in place and says how many places it has changed."""
+ALL: tuple[Rule, ...] = (
+    moving.straighten,
+    lookups.fuse,
+    normalizing.fuse,
+    moving.straighten,
     activations.curves,
     activations.lines,
     scaling.fold,
+    lookups.absorb,
 )
-"""Each changes a model in place and says how many places it has changed."""
+LEVELS = (ALL, tuple(rule for rule in ALL if rule is not normalizing.fuse))
+"""Variances spelled E[x^2] - E[x]^2 cancel where the mean is large: the operator is then the more
+exact one, and not equal. So there is a second try without it."""
 
 
-def fuse(model: onnx.ModelProto) -> int:
-    """Apply all rules in place; returns how many places have changed.
+def fuse(model: onnx.ModelProto, rules: tuple[Rule, ...] = ALL) -> int:
+    """Apply rules in place; returns how many places have changed.
 
     What comes out has to be run beside the original: rules look at parts.
     """
-    changed = sum(rule(model) for rule in RULES)
+    changed = sum(rule(model) for rule in rules)
     if changed:
         folding.by_rules(model)
     return changed

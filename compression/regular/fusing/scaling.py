@@ -50,8 +50,9 @@ def _behind(wires: wiring.Wires, node: onnx.NodeProto, dims: Dims) -> bool:
     if found is None:
         return False
     source, *line = found
-    maker = wires.maker.get(source)
-    if maker is None or maker.op_type not in folding.SCALED or not wires.only_reader(source):
+    squeezed, inner = _unsqueezed(wires, source)
+    maker = wires.maker.get(inner)
+    if maker is None or maker.op_type not in folding.SCALED or not wires.only_reader(inner):
         return False
     weight = _own_weight(wires, maker)
     bias_name = maker.input[2] if len(maker.input) > 2 else ""
@@ -59,8 +60,8 @@ def _behind(wires: wiring.Wires, node: onnx.NodeProto, dims: Dims) -> bool:
     if weight is None or bias is None or (maker.op_type == "Gemm" and bias.ndim > 1):
         return False
     channels = _channels(maker, weight)
-    lead = 1 if maker.op_type == "Gemm" else weight.ndim - 1
-    wide = _spread(line, channels, lead)
+    axes = 1 if maker.op_type == "Gemm" else weight.ndim - 1 - squeezed
+    wide = _spread(line, channels, axes)
     beta = wiring.attribute(maker, "beta")
     if wide is None or (beta is not None and beta != 1):
         return False
@@ -68,6 +69,17 @@ def _behind(wires: wiring.Wires, node: onnx.NodeProto, dims: Dims) -> bool:
     wires.renew(maker, 1, folding.SCALED[maker.op_type](weight, factor, maker).astype("f4"))
     wires.renew(maker, 2, (bias.astype(np.float64) * factor + more).astype("f4"))
     return _pass(wires, node, source)
+
+
+def _unsqueezed(wires: wiring.Wires, name: str) -> tuple[int, str]:
+    """How many axes behind the channels a Squeeze takes away, and from which tensor."""
+    node = wires.maker.get(name)
+    if node is None or node.op_type != "Squeeze" or not wires.only_reader(name):
+        return 0, name
+    axes = wires.constant(node.input[1]) if len(node.input) > 1 else None
+    if axes is None or axes.min(initial=2) < 2:
+        return 0, name
+    return int(axes.size), node.input[0]
 
 
 def _before(wires: wiring.Wires, node: onnx.NodeProto, dims: Dims) -> bool:
