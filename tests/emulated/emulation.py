@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -44,6 +45,15 @@ def run(one: Processor, *arguments: str, check: bool = True) -> subprocess.Compl
     """Run Python on a processor, in the project's root."""
     words = [*command(one), *arguments]
     return _child(words, site=roots.arm().site if one.machine == "aarch64" else None, check=check)
+
+
+def trimtab(one: Processor, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the product's own command on a processor, with all its children."""
+    python = folder / "python"
+    # The system cannot start a program of another architecture, but what emulates it.
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(command(one))} "$@"\n')
+    python.chmod(0o755)
+    return run(one, "-m", "tests.emulated.inside", "trimtab", str(python), *arguments, check=False)
 
 
 def instructions(one: Processor, log: Path, mode: str) -> Counter[str]:

@@ -1,11 +1,12 @@
-"""What runs on an emulated processor: says what it sees, multiplies, answers, or compresses.
+"""What runs on an emulated processor: says what it sees, multiplies, answers, or is the product.
 
-python -m tests.emulated.inside features | class | products | answers FOLDER
+python -m tests.emulated.inside features | class | products | answers FOLDER | trimtab PYTHON ...
 """
 
 import ctypes
 import json
 import platform
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -105,10 +106,19 @@ def answers(folder: Path) -> dict[str, Any]:
     return told
 
 
+def trimtab(python: str, *arguments: str) -> None:
+    """Be the product's command; its children are started with `python`, which emulates again."""
+    sys.executable = python
+    sys.argv = ["trimtab", *arguments]
+    runpy.run_module("agent", run_name="__main__")
+
+
 def main() -> None:
     """Do what the arguments say and print the answer as one line of JSON."""
     modes = {"features": features, "class": device_class, "products": products}
     mode, *rest = sys.argv[1:]
+    if mode == "trimtab":
+        trimtab(*rest)
     found = answers(Path(rest[0])) if mode == "answers" else modes[mode]()
     print(json.dumps(found))
 

@@ -61,16 +61,23 @@ def arm() -> Arm:
 
 
 def overlay(name: str, files: dict[str, str], *, over: Path | None) -> Path:
-    """Return a tree of `files` (by path from the root) that shows `over`'s folders beside them."""
-    place = folder() / name
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    for path, text in files.items():
-        (place / path).parent.mkdir(parents=True, exist_ok=True)
-        (place / path).write_text(text)
-    for found in over.iterdir() if over else ():
-        if not (place / found.name).exists():
-            (place / found.name).symlink_to(found)
+    """Return a tree of `files` (by path from the root) that shows `over`'s folders beside them.
+
+    One that is there is never touched: a program may be running in it.
+    """
+    digest = hashlib.sha256(f"{sorted(files.items())} {over}".encode()).hexdigest()
+    place = folder() / f"{name}-{digest[:12]}"
+    with wheels.locked(place.name):
+        if not place.exists():
+            part = place.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            for path, text in files.items():
+                (part / path).parent.mkdir(parents=True, exist_ok=True)
+                (part / path).write_text(text)
+            for found in over.iterdir() if over else ():
+                if not (part / found.name).exists():
+                    (part / found.name).symlink_to(found)
+            part.rename(place)
     return place
 
 
