@@ -18,6 +18,7 @@ from compression.passes import (
     dynamic,
     equalization,
     quantization,
+    reconstruction,
     recurrent,
     rescaling,
     stored,
@@ -132,6 +133,15 @@ def _equalize(
     return equalization.apply(model, settings, evidence=context.evidence)
 
 
+def _reconstruct(
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
+) -> onnx.ModelProto:
+    settings = reconstruction.Settings.model_validate(parameters)
+    return reconstruction.apply(
+        model, settings, reference=context.reference, evidence=context.seen()
+    )
+
+
 PASSES: dict[str, Pass] = {
     "simplified": _keep,
     "quantization": _quantize,
@@ -143,6 +153,7 @@ PASSES: dict[str, Pass] = {
     "unrolling": _unroll,
     "correction": _correct,
     "equalization": _equalize,
+    "reconstruction": _reconstruct,
 }
 EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""

@@ -64,16 +64,14 @@ class Evidence:
 
     def moments(
         self,
-        variant: onnx.ModelProto,
-        original: onnx.ModelProto,
-        wanted: Mapping[str, moments.Pair],
+        model: onnx.ModelProto,
+        wanted: Mapping[str, moments.Input],
         *,
         most: int | None = None,
     ) -> Iterator[tuple[str, moments.Moments]]:
-        """Yield, layer by layer, what its inputs in two models have in common; see `moments`."""
+        """Yield what the inputs of each layer have in common; see `moments.stream`."""
         return moments.stream(
-            variant,
-            original,
+            model,
             lambda: _first(self._feeds(), most),
             wanted=wanted,
             work_memory_mib=self._work_memory_mib,

@@ -1,12 +1,12 @@
-"""What the inputs of one layer are in a compressed model and in the original, as second moments.
+"""What the inputs of each layer have in common: their means and second moments.
 
-Of each sample the layer's input is unfolded to the rows that its weights are multiplied with, the
-same positions in both models. Memory is bounded: layers are taken in parts, each a pass over the
+Of each sample a layer's input is unfolded to the rows that its weights are multiplied with, for a
+Conv those of its windows. Memory is bounded: layers are taken in parts, each a pass over the
 samples, and of a sample at most `POSITIONS` rows are taken.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,14 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The input of one layer: its name in both models, and how it is read.
+class Input:
+    """The input of one layer: the tensor, and how it is read.
 
-    Without a window the rows are along the last axis. `inputs` is how many values a row has.
+    Without a window the rows are along the last axis. `inputs` is how many values all rows of one
+    position have: those of each group together.
     """
 
-    variant: str
-    original: str
+    tensor: str
     inputs: int
     window: Window | None = None
 
@@ -53,83 +53,70 @@ class Pair:
         return self.window.groups if self.window else 1
 
 
-@dataclass
+@dataclass(frozen=True)
 class Moments:
-    """Of rows x in the original and y in the variant, centred, float64.
-
-    `gram` [groups, inputs, inputs] is the mean of y y^T, `cross` that of x y^T, both about the
-    means `original_mean` and `variant_mean` [groups, inputs].
-    """
+    """Of `rows` rows y: their mean [groups, inputs of a group] and the mean of y y^T about it."""
 
     rows: int
+    mean: NDArray[np.float64]
     gram: NDArray[np.float64]
-    cross: NDArray[np.float64]
-    original_mean: NDArray[np.float64]
-    variant_mean: NDArray[np.float64]
 
 
-@dataclass
 class _Sums:
-    pair: Pair
-    rows: int = 0
-    sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Adds up one layer's rows, sample by sample."""
 
-    def add(self, original: NDArray[Any], variant: NDArray[Any], rng: np.random.Generator) -> None:
-        x, y = unfold(self.pair, original, variant, rng)
-        self.rows += x.shape[1]
-        ahead = np.swapaxes(y, 1, 2)
-        # Products in float32, sums over samples in double: rows are few, samples many.
-        for name, term in (
-            ("gram", ahead @ y),
-            ("cross", np.swapaxes(x, 1, 2) @ y),
-            ("x", x.sum(axis=1, dtype=np.float64)),
-            ("y", y.sum(axis=1, dtype=np.float64)),
-        ):
-            if name in self.sums:
-                self.sums[name] += term
-            else:
-                self.sums[name] = term.astype(np.float64)
+    def __init__(self, read: Input) -> None:
+        self.read = read
+        self._rows = 0
+        size = read.inputs // read.groups
+        self._sum = np.zeros((read.groups, size))
+        self._products = np.zeros((read.groups, size, size))
+
+    def add(self, values: NDArray[Any], rng: np.random.Generator) -> None:
+        rows = unfold(self.read, values, rng)
+        self._rows += rows.shape[1]
+        self._sum += rows.sum(axis=1, dtype=np.float64)
+        # Products of one sample in float32, their sum in double: it is the samples that are many.
+        self._products += np.swapaxes(rows, 1, 2) @ rows
 
     def moments(self) -> Moments | None:
-        if not self.rows or not all(np.isfinite(total).all() for total in self.sums.values()):
+        if not self._rows or not np.isfinite(self._products).all():
             return None
-        x, y = (self.sums[name] / self.rows for name in ("x", "y"))
-        gram = self.sums["gram"] / self.rows - y[:, :, None] * y[:, None, :]
-        cross = self.sums["cross"] / self.rows - x[:, :, None] * y[:, None, :]
-        return Moments(self.rows, gram, cross, original_mean=x, variant_mean=y)
+        mean = self._sum / self._rows
+        gram = self._products / self._rows - mean[:, :, None] * mean[:, None, :]
+        return Moments(self._rows, mean, gram)
 
 
-def state_bytes(pair: Pair) -> int:
-    """What the sums of one layer hold, and a product beside them."""
-    per_group = pair.inputs // pair.groups
-    return _BYTES * 3 * pair.groups * per_group * per_group
+def state_bytes(read: Input) -> int:
+    """What the sums of one layer hold, and a product and the answer beside them."""
+    size = read.inputs // read.groups
+    return _BYTES * 3 * read.groups * size * size
 
 
 def stream(
-    variant: onnx.ModelProto,
-    original: onnx.ModelProto,
+    model: onnx.ModelProto,
     feeds: Callable[[], Iterable[Arrays]],
     *,
-    wanted: Mapping[str, Pair],
+    wanted: Mapping[str, Input],
     work_memory_mib: float,
     threads: int,
     seed: int,
 ) -> Iterator[tuple[str, Moments]]:
-    """Yield the moments of each layer in `wanted`, by its key, as soon as they are known.
+    """Yield the moments of each layer's input in `wanted`, by its key, as soon as they are known.
 
     Layers whose sums alone take more than `work_memory_mib`, and those with inputs that are not
     finite, are left out. Equal samples and `seed` give equal results.
 
     Raises:
-        BadModel: a model does not run, or lacks a tensor.
+        BadModel: the model does not run, or lacks a tensor.
         BadInputs: there are no samples.
     """
     bound = work_memory_mib * 2**20
-    sizes = {key: state_bytes(pair) for key, pair in wanted.items()}
+    sizes = {key: state_bytes(read) for key, read in wanted.items()}
     fitting = {key: size for key, size in sizes.items() if size <= bound}
     for part in taps.batches(fitting, bound=bound):
         sums = {key: _Sums(wanted[key]) for key in part}
-        _pass(variant, original, feeds(), sums, threads=threads, seed=seed)
+        _pass(model, feeds(), sums, threads=threads, seed=seed)
         while sums:
             key = next(iter(sums))
             found = sums.pop(key).moments()
@@ -138,53 +125,50 @@ def stream(
 
 
 def _pass(
-    variant: onnx.ModelProto,
-    original: onnx.ModelProto,
+    model: onnx.ModelProto,
     feeds: Iterable[Arrays],
     sums: Mapping[str, _Sums],
     *,
     threads: int,
     seed: int,
 ) -> None:
-    pairs = [one.pair for one in sums.values()]
-    sides = [
-        _session(original, [pair.original for pair in pairs], threads=threads),
-        _session(variant, [pair.variant for pair in pairs], threads=threads),
-    ]
+    given = {value.name for value in model.graph.input}
+    readers: dict[str, list[_Sums]] = {}
+    for one in sums.values():
+        readers.setdefault(one.read.tensor, []).append(one)
+    made = [name for name in readers if name not in given]
+    session = taps.session(taps.outputs(model, made), threads=threads) if made else None
     seen = False
     for number, sample in enumerate(feeds):
         seen = True
-        first, second = (
-            {**sample, **(runtime.run(session, sample) if session else {})} for session in sides
-        )
-        for at, one in enumerate(sums.values()):
-            rng = np.random.default_rng((seed, number, at))
-            one.add(first[one.pair.original], second[one.pair.variant], rng)
+        brought = runtime.each(session, sample) if session is not None else iter(())
+        for name in readers.keys() & given:
+            _add(readers[name], sample[name], (seed, number))
+        for name, values in brought:
+            _add(readers[name], values, (seed, number))
     if not seen:
         raise BadInputs("cannot gather moments: there are no samples")
 
 
-def _session(model: onnx.ModelProto, names: list[str], *, threads: int) -> Any:
-    given = {value.name for value in model.graph.input}
-    made = [name for name in dict.fromkeys(names) if name not in given]
-    return taps.session(taps.outputs(model, made), threads=threads) if made else None
+def _add(readers: list[_Sums], values: NDArray[Any], seed: tuple[int, int]) -> None:
+    for one in readers:
+        one.add(values, np.random.default_rng(seed))
 
 
-def unfold(
-    pair: Pair, original: NDArray[Any], variant: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the rows of both, float32 [groups, rows, inputs of a group], at equal positions."""
-    if pair.window is None:
-        flat = [one.reshape(-1, one.shape[-1]) for one in (original, variant)]
-        at = _some(flat[0].shape[0], rng)
-        x, y = (one[at][None].astype(np.float32) for one in flat)
-        return x, y
-    views = [_windows(one, pair.window) for one in (original, variant)]
-    rank = len(pair.window.kernel)
-    places = (views[0].shape[0], *views[0].shape[2 : 2 + rank])
+def unfold(read: Input, values: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return rows that the weights are multiplied with, float32 [groups, rows, inputs of one].
+
+    At most `POSITIONS`, picked by `rng`. Inputs of a Conv are ordered as its weights: channel,
+    then place in the kernel.
+    """
+    if read.window is None:
+        flat = values.reshape(-1, values.shape[-1])
+        return np.asarray(flat[_some(len(flat), rng)][None], np.float32)
+    view = _windows(values, read.window)
+    rank = len(read.window.kernel)
+    places = (view.shape[0], *view.shape[2 : 2 + rank])
     where = np.unravel_index(_some(int(np.prod(places)), rng), places)
-    x, y = (_rows(view, where, pair.window.groups) for view in views)
-    return x, y
+    return _rows(view, where, read.window.groups)
 
 
 def _some(count: int, rng: np.random.Generator) -> NDArray[np.int64]:

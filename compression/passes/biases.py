@@ -30,6 +30,12 @@ class Bias:
     values: NDArray[np.float64]
     """In double, of which the initializer holds the nearest."""
     scale: NDArray[np.float64] | None = None
+    scale_name: str = ""
+
+    def rescale(self, model: onnx.ModelProto, scale: NDArray[np.float32]) -> None:
+        """Give an int32 bias another `scale`, [] or [channels]; `add` then rounds to it."""
+        self.scale = np.broadcast_to(scale.astype(np.float64), self.values.shape)
+        _put(model, self.scale_name, scale)
 
     def add(self, model: onnx.ModelProto, shift: NDArray[np.float64]) -> None:
         """Move the bias in `model` by `shift`, float64 [channels]."""
@@ -39,8 +45,7 @@ class Bias:
         else:
             q = np.rint(self.values / self.scale)
             array = np.clip(q, -_MOST, _MOST).astype(np.int32)
-        tensor = next(one for one in model.graph.initializer if one.name == self.name)
-        tensor.CopyFrom(numpy_helper.from_array(array, self.name))
+        _put(model, self.name, array)
 
 
 def find(model: onnx.ModelProto, layers: Sequence[counterparts.Layer]) -> list[Bias]:
@@ -93,12 +98,13 @@ def _integer(model: onnx.ModelProto, graph: qdq.Graph, layer: counterparts.Layer
     kernel.input[2] = name
     wide = scale.astype(np.float64)
     return Bias(
-        layer.output,
-        layer.output,
-        layer.layout,
-        f"{name}_q",
-        q * wide,
-        np.broadcast_to(wide, q.shape),
+        layer=layer.output,
+        output=layer.output,
+        layout=layer.layout,
+        name=f"{name}_q",
+        values=q * wide,
+        scale=np.broadcast_to(wide, q.shape),
+        scale_name=f"{name}_scale",
     )
 
 
@@ -119,6 +125,11 @@ def _added(model: onnx.ModelProto, graph: qdq.Graph, layer: counterparts.Layer) 
     model.graph.initializer.append(numpy_helper.from_array(values, name))
     adding.input[others[0]] = name
     return Bias(layer.output, str(adding.output[0]), layer.layout, name, values.astype(np.float64))
+
+
+def _put(model: onnx.ModelProto, name: str, values: NDArray[Any]) -> None:
+    tensor = next(one for one in model.graph.initializer if one.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
 
 
 def _same(model: onnx.ModelProto, other: onnx.NodeProto) -> onnx.NodeProto:
