@@ -6,6 +6,7 @@ from dataclasses import dataclass
 SIZE_ALLOWANCE, CPU_ALLOWANCE = 1.02, 1.03
 SIZE_EQUAL, CPU_EQUAL = 1.005, 1.01
 """Factors within which two points are the same: measuring again would swap them."""
+FAR = 0.75
 LEAST_AGREEMENT = 0.8
 """A peer's variant below this is of no use to anybody, however fast; it is shown, not judged."""
 Interval = tuple[float, float, float]
@@ -69,14 +70,17 @@ def frontier(points: Sequence[Point], original: Point) -> list[Point]:
 
 
 def screened(points: Sequence[Point], original: Point, *, slack: float) -> list[Point]:
-    """What may still be on the frontier when agreement is known better than to `slack`."""
+    """What may still be on the frontier when agreement is known better than to `slack`.
+
+    What another one beats by far in speed is not given that slack.
+    """
     found = []
     for one in points:
         rivals = [original, *(other for other in points if other.label != one.label)]
         beaten = any(
             other.size <= SIZE_EQUAL * one.size
             and other.cpu[2] <= one.cpu[1]
-            and other.agreement >= one.agreement + slack
+            and other.agreement >= one.agreement + slack * (other.cpu[0] > FAR * one.cpu[0])
             for other in rivals
         )
         if not beaten:

@@ -34,7 +34,7 @@ def compress(material: Material, into: Path) -> Ours:
     """Compress into a folder, where `taken.json` keeps what it took."""
     into.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "agent.cli", "compress", str(material.model),
+        sys.executable, "-m", "agent", "compress", str(material.model),
         "--calibration", str(material.calibration), "--out", str(into),
     ]  # fmt: skip
     began = time.monotonic()
