@@ -21,7 +21,7 @@ from compression.passes import quantization, rescaling, stored, unrolling
 
 GOOD_DB = 35.0
 """Above this nobody looks for nodes to leave float."""
-TARGETS_DB = (30.0, 40.0)
+TARGETS_DB = (35.0, 40.0)
 """How close stored weights alone should come, where 8 bits for all come less close."""
 CULPRIT_DB = 40.0
 FASTER = 0.02
@@ -164,7 +164,7 @@ class Exploring:
         """Store in 16 bits those constants whose rounding is felt, as few as it takes."""
         labels = {WEIGHTS, DYNAMIC}
         firsts = [one for one in self.looks if one.recipe.label in labels and one.agreement]
-        if not firsts or max(one.sqnr_db for one in firsts) >= GOOD_DB:
+        if not firsts or min(one.sqnr_db for one in firsts) >= TARGETS_DB[0]:
             return
         spec = PassSpec(name="stored", parameters={"wide_share": 0.0})
         sizes = stored.storable(self._model, stored.Settings())

@@ -56,7 +56,9 @@ def then(recipe: Recipe, spec: PassSpec, label: str, *, first: bool = False) -> 
 def widened(recipe: Recipe, names: Sequence[str]) -> Recipe:
     """Return the recipe with these constants stored in 16 bits instead of 8."""
     *before, last = recipe.passes
-    spec = PassSpec(name=last.name, parameters={**last.parameters, "wide": list(names)})
+    spec = PassSpec(
+        name=last.name, parameters={**last.parameters, "wide": list(names), "wide_share": 0.0}
+    )
     plural = "constant" if len(names) == 1 else "constants"
     return Recipe(label=f"{recipe.label}, {len(names)} {plural} in 16 bits", passes=(*before, spec))
 

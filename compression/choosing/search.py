@@ -14,7 +14,8 @@ from compression.passes import rescaling
 HALF_REACH = 0.5
 SHORT_REACH = 0.35
 """Ranges cut to about a third of the way from typical to most extreme: outliers saturate."""
-BLOCK = 32
+BLOCKS = (32, 128)
+"""Weights that share a scale: the small block is closer, the large one smaller and faster."""
 STORED = PassSpec(name="stored")
 WEIGHTS, DYNAMIC = "int8 weights", "int8 dynamic"
 ORIGINAL = Recipe(label="original")
@@ -44,11 +45,14 @@ def candidates(facts: Facts, device: DeviceClass) -> tuple[Recipe, ...]:
     """
     if not facts.stored and not sum(facts.weighted.values()):
         return ()
-    found = [_dynamic(facts, device), *_static(facts, device), _blocks(facts)]
+    halves = PassSpec(name="stored", parameters={"bits": 16})
     return (
         Recipe(label="simplified", passes=(PassSpec(name="simplified"),)),
         Recipe(label=WEIGHTS, passes=(STORED,)),
-        *(one for one in found if one is not None),
+        Recipe(label="16-bit weights", passes=(halves,)),
+        *_dynamic(facts, device),
+        *_static(facts, device),
+        *_blocks(facts, device),
     )
 
 
@@ -62,7 +66,12 @@ def activations(device: DeviceClass) -> str:
     return "u8" if device.machine in {"x86_64", "AMD64"} else "s8"
 
 
-def _static(facts: Facts, device: DeviceClass) -> list[Recipe | None]:
+def dynamic_format(device: DeviceClass) -> str:
+    """Weights of products whose activations get their scale while running: full range always."""
+    return "u8" if device.int8_saturates else "s8"
+
+
+def _static(facts: Facts, device: DeviceClass) -> list[Recipe]:
     """Recipes of QuantizeLinear and DequantizeLinear, for convolutions above all."""
     if not any(facts.weighted.get(kind, 0) for kind in ("Conv", "Gemm", "MatMul")):
         return []
@@ -70,48 +79,61 @@ def _static(facts: Facts, device: DeviceClass) -> list[Recipe | None]:
     if facts.looked_up:
         base["operators"] = ["Conv", "Gemm", "MatMul", "Gather"]
     half = {**base, "reach": HALF_REACH}
-    found: list[Recipe | None] = [
-        _recipe("int8 all operators", {**base, "operators": ["*"]}) if facts.elementwise else None,
-        _recipe("int8 per-channel", base),
-        _recipe("int8 per-tensor", {**base, "per_channel": False}),
+    recurrent = _behind(facts, device, "LSTM")
+    found = [
+        _recipe("int8 per-channel", base, behind=recurrent),
+        _recipe("int8 per-tensor", {**base, "per_channel": False}, behind=recurrent),
     ]
+    if facts.elementwise:
+        every = {**base, "operators": ["*"]}
+        found.insert(0, _recipe("int8 all operators", every, behind=recurrent))
     if facts.outlying:
         found.append(_rescaled("int8 per-channel", base, facts))
         found.append(_rescaled("int8 per-channel, half ranges", half, facts))
     else:
-        found.append(_recipe("int8 per-channel, short ranges", {**base, "reach": SHORT_REACH}))
+        short = {**base, "reach": SHORT_REACH}
+        found.append(_recipe("int8 per-channel, short ranges", short, behind=recurrent))
     if device.int8_saturates:
         # Weights of full range without saturation, at the cost of a slower kernel.
         full = {**half, "weights": "u8"}
         label = "int8 u8 weights"
         found.append(_rescaled(label, full, facts) if facts.outlying else _recipe(label, full))
     if facts.weighted.get("Conv", 0) and facts.weighted.get("MatMul", 0):
-        behind = PassSpec(name="dynamic", parameters={"weights": base["weights"]})
+        behind = _behind(facts, device, "MatMul", "LSTM")
         parameters = {**base, "operators": ["Conv"]}
-        found.append(_recipe("int8 Conv, dynamic MatMul", parameters, behind=(behind,)))
+        found.append(_recipe("int8 Conv, dynamic MatMul", parameters, behind=behind))
     return found
 
 
-def _dynamic(facts: Facts, device: DeviceClass) -> Recipe | None:
+def _dynamic(facts: Facts, device: DeviceClass) -> list[Recipe]:
     """Integers whose scales are found while it runs, for MatMul and recurrent layers."""
-    weights = {"weights": weight_format(device)}
-    kinds = {"MatMul": "dynamic", "LSTM": "recurrent"}
-    passes = [
-        PassSpec(name=name, parameters=weights)
-        for kind, name in kinds.items()
+    passes = _behind(facts, device, "MatMul", "LSTM")
+    return [Recipe(label=DYNAMIC, passes=(*passes, STORED))] if passes else []
+
+
+def _behind(facts: Facts, device: DeviceClass, *kinds: str) -> tuple[PassSpec, ...]:
+    """The passes for products and recurrent layers whose scales are found while running."""
+    weights = {"weights": dynamic_format(device)}
+    names = {"MatMul": "dynamic", "LSTM": "recurrent"}
+    return tuple(
+        PassSpec(name=names[kind], parameters=weights)
+        for kind in kinds
         if facts.weighted.get(kind, 0) or (kind == "MatMul" and facts.weighted.get("Gemm", 0))
+    )
+
+
+def _blocks(facts: Facts, device: DeviceClass) -> list[Recipe]:
+    """Weights in small blocks with a scale each; without int8 dot products they are slower."""
+    products = facts.weighted.get("MatMul", 0) + facts.weighted.get("Gemm", 0)
+    if not products or not device.int8_dot:
+        return []
+    return [
+        Recipe(
+            label=f"int8 blocks of {size}",
+            passes=(PassSpec(name="blocks", parameters={"block": size}), STORED),
+        )
+        for size in BLOCKS
     ]
-    if not passes:
-        return None
-    return Recipe(label=DYNAMIC, passes=(*passes, STORED))
-
-
-def _blocks(facts: Facts) -> Recipe | None:
-    """Weights in small blocks with a scale each, for MatMul that nothing coarser serves."""
-    if not (facts.weighted.get("MatMul", 0) or facts.weighted.get("Gemm", 0)):
-        return None
-    blocks = PassSpec(name="blocks", parameters={"block": BLOCK})
-    return Recipe(label="int8 blocks", passes=(blocks, STORED))
 
 
 def _recipe(
