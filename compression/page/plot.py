@@ -46,8 +46,9 @@ def draw(title: str, points: Sequence[Point], *, x: Axis, y: Axis) -> Markup:
     order: tuple[Kind, ...] = ("rejected", "original", "misses", "rung")
     ordered = sorted(points, key=lambda point: order.index(point.kind))
     taken = [(across.at(p.x), up.at(p.y)) for p in points if p.number]
-    if y.bound is not None:  # where its name stands
-        taken += [(across.end - 8 - at, up.at(y.bound) - 9) for at in range(0, 96, 12)]
+    if y.bound is not None:  # where its name may stand
+        middle = up.at(y.bound)
+        taken += [(across.end - 8 - at, middle + by) for at in range(0, 96, 12) for by in (-9, 10)]
     return element(
         "svg",
         element("title", title),
@@ -93,9 +94,11 @@ def _bounds(x: Axis, y: Axis, across: Scale, up: Scale) -> Markup:
         ]  # fmt: skip
     if y.bound is not None and up.holds(y.bound):
         at = up.at(y.bound)
+        near_top = at < _TOP + 26  # where most points are
         parts += [
             element("line", class_="bound", x1=across.start, x2=across.end, y1=at, y2=at),
-            element("text", y.bound_name, class_="bounded", x=across.end - 2, y=at - 5,
+            element("text", y.bound_name, class_="bounded", x=across.end - 2,
+                    y=at + 14 if near_top else at - 5,
                     text_anchor="end"),
         ]  # fmt: skip
     return join(*parts)

@@ -33,7 +33,8 @@ footer { padding-bottom: 2rem; }
 .cards small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
   gap: 1rem; }
-figure { margin: 0; } figure.bars { max-width: 38rem; } svg { width: 100%; height: auto; display: block; }
+figure { margin: 0; } figure.bars { max-width: 38rem; }
+svg { width: 100%; height: auto; display: block; }
 .wide { overflow-x: auto; } .wide:focus { outline: 2px solid var(--rung); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 caption { text-align: left; padding-bottom: .4rem; }
@@ -42,6 +43,7 @@ th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-top: 1px solid
 thead th { border-top: 0; color: var(--soft); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 600; min-width: 9rem; }
 td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.budget { min-width: 6.5rem; }
 td.why { min-width: 15rem; }
 td.range { min-width: 12.5rem; font-variant-numeric: tabular-nums; }
 td small, th small { display: block; color: var(--soft); font-weight: 400; font-size: .82rem; }

@@ -51,7 +51,7 @@ def _rung(place: int, rung: Rung) -> Markup:
         _pair(f"{m.peak_memory_mib:.1f} MiB",
               times(ratio(m.peak_memory_mib, m.original_peak_memory_mib))),
         _agreement(rung),
-        element("td", *_standing(rung)),
+        element("td", *_standing(rung), class_="budget"),
         class_="best" if place == 1 else None,
     )  # fmt: skip
 

@@ -10,6 +10,8 @@ from compression.page.plot import Axis, Kind, Point
 from compression.page.scale import around
 from compression.page.tables import ratio
 
+_SLOWEST = 2.0
+"""The latency axis ends here, whatever is slower: it would press all others together."""
 _LEAST_AGREEMENT = 0.02
 """The agreement axis shows at least this much below 1."""
 
@@ -53,7 +55,7 @@ def _latency(found: Ladder, points: Sequence[Point]) -> Axis:
     values = [value for p in kept for value in (p.x, *(p.x_bounds or ()))]
     bound = _latency_bound(found.budget, [rung.measurement for rung in found.rungs])
     shown = [*values, 1.0, *([bound] if bound is not None else [])]
-    low, high = around(shown)
+    low, high = around([min(value, _SLOWEST) for value in shown])
     title = "latency, as a share of the original's (left is faster)"
     return Axis(title, max(0.0, low), high, bound, "slowest")
 
