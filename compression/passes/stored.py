@@ -77,6 +77,24 @@ def apply(model: onnx.ModelProto, settings: Settings) -> onnx.ModelProto:
     return changed
 
 
+def felt(
+    sqnr_db: Mapping[str, float], sizes: Mapping[str, int], *, target_db: float
+) -> tuple[str, ...]:
+    """Name the constants to keep in 16 bits, so that the others together reach `target_db`.
+
+    `sqnr_db` is of the outputs where each constant alone has 8 bits, `sizes` its bytes. Errors
+    are taken as independent, so that their powers add up; most power for a byte goes first.
+    """
+    noise = {name: 10 ** (-value / 10) for name, value in sqnr_db.items()}
+    left, chosen = sum(noise.values()), []
+    for name in sorted(noise, key=lambda name: noise[name] / sizes[name], reverse=True):
+        if left <= 10 ** (-target_db / 10):
+            break
+        left -= noise[name]
+        chosen.append(name)
+    return tuple(chosen)
+
+
 def _wanted(one: holders.Weight, settings: Settings) -> bool:
     names = {one.name, *(node.output[0] for node in one.readers if node.output)}
     chosen = settings.only is None or one.name in settings.only
