@@ -119,13 +119,20 @@ def _weights(trace: Trace, node: onnx.NodeProto, *, turned: bool) -> None:
         bias = trace.shape(node.input[2]) if len(node.input) > 2 else ()
         folds = math.prod(bias) in {1, out[-1]}  # what is added to rows is no bias
         trace.reads(node, 1, reads, last, source=(0, len(axes) - 1), folds=folds, out=made)
-    if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] and made is not None:
-        bias = trace.shape(node.input[2])
-        if not trace.is_constant(node.input[2]):
-            trace.ties.freeze(made, "meets a bias that is not constant (Gemm)")
-        elif bias and bias[-1] == out[-1]:
-            trace.use(node, 2, -1, "follows", made)
+    if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
+        _bias(trace, node, axes[0], made)
     trace.put(node.output[0], (*axes[:-1], made))
+
+
+def _bias(trace: Trace, node: onnx.NodeProto, rows: Channels | None, made: Channels | None) -> None:
+    """What a Gemm adds: a vector along its columns; more than that is not followed."""
+    shape = trace.shape(node.input[2])
+    if len(shape) > 1 and shape[0] > 1:
+        trace.ties.freeze(rows, "meets a constant of each row (Gemm)")
+    if not trace.is_constant(node.input[2]):
+        trace.ties.freeze(made, "meets a bias that is not constant (Gemm)")
+    elif made is not None and shape and shape[-1] > 1:
+        trace.use(node, 2, -1, "follows", made)
 
 
 def _activations(trace: Trace, node: onnx.NodeProto) -> None:

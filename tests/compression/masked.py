@@ -76,6 +76,12 @@ class Oracle:
                     worst = max(worst, apart(values, got[name]))
         return worst
 
+    def moved(self, keep: Keep) -> float:
+        """The largest relative difference that zeroing makes to any output."""
+        zeroed, feeds = masked(self.model, self.channels, keep), self.cases[0]
+        wanted, got = (runtime.run(runtime.session(m), feeds) for m in (self.model, zeroed))
+        return max(apart(wanted[name], got[name]) for name in wanted)
+
     def _left(self, name: str, values: NDArray[Any], kept: NDArray[Any]) -> NDArray[Any] | None:
         """What is left of a tensor; None where channels lie elsewhere for inputs of this shape."""
         for axis, carried in enumerate(self.channels.trace.of(name)):

@@ -30,6 +30,7 @@ def test_any_cut_of_a_small_graph_is_what_zeroing_is(name: str) -> None:
         assert oracle.gap(keep) <= 1e-5
         name, units = next(iter(keep.items()))
         assert oracle.gap({name: units}) <= 1e-5
+        assert oracle.moved(keep) > 1e-3
 
 
 @pytest.mark.parametrize("opset", [12, 13])
@@ -67,7 +68,9 @@ def test_any_cut_of_a_trained_model_is_what_zeroing_is(name: str) -> None:
     assert len(found.groups) == groups
     oracle = Oracle(model, found, cases=[feeds])
     for share, seed in ((0.5, 0), (0.9, 1)):
-        assert oracle.gap(random_units(found, share=share, seed=seed)) <= 1e-4
+        keep = random_units(found, share=share, seed=seed)
+        assert oracle.gap(keep) <= 1e-4
+        assert oracle.moved(keep) > 1e-3  # else there would be nothing to compare
 
 
 def test_heads_and_neurons_of_a_transformer_can_be_cut() -> None:
