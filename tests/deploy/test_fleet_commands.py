@@ -69,14 +69,15 @@ async def test_deploy_waits_for_the_end_and_its_exit_code_says_which(
     async with FakeDevice(broker.settings(), "porch", keys, story=story) as device:
         words = ["deploy", "--model", "net", "--version", "1", "--device", "porch", "--wait"]
         budget = ["--budget", "size_mib=4", "--budget", "latency_p95_ms=2.5"]
-        found = await fleet(broker, key_file, *words, *budget, "--strategy", "compress-first")
+        order = [*words, *budget, "--strategy", "compress-first", "--allow-unverified"]
+        found = await fleet(broker, key_file, *order)
     said = capsys.readouterr()
     assert found == code
     assert says in said.err
     body = device.obeyed[0].body
     assert isinstance(body, Deploy)
     assert (body.budget.size_mib, body.budget.latency_p95_ms) == (4, 2.5)
-    assert body.strategy == "compress-first"
+    assert (body.strategy, body.allow_unverified) == ("compress-first", True)
     for state, _ in story[:-1]:
         assert f"porch state net@1 {state}" in said.out
 
