@@ -37,7 +37,7 @@ def test_a_model_is_compressed_on_a_board_without_a_dot_product(tmp_path: Path) 
     out = tmp_path / "out"
     done = emulation.trimtab(
         one, "compress", str(model.onnx), "--calibration", str(tmp_path / "inputs.npz"),
-        "--out", str(out), "--minutes", "10", folder=tmp_path,
+        "--out", str(out), "--minutes", "40", folder=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     ladder = Ladder.model_validate_json((out / "ladder.json").read_text())
