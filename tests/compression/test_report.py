@@ -1,0 +1,42 @@
+"""What the table says of a rung beside its figures: slower, unverified, and by how much known."""
+
+import pytest
+
+from compression import report
+from compression.job import Tried
+from tests.compression.test_page import ladder_of, measured, rung
+
+
+@pytest.mark.parametrize(
+    ("figures", "slower"),
+    [
+        ({"ratio": 0.5}, False),
+        ({"ratio": 1.0, "ratio_low": 0.97, "ratio_high": 1.03}, False),
+        ({"ratio": 1.03, "ratio_low": 1.01, "ratio_high": 1.05}, True),  # little, but surely
+        ({"ratio": 1.04, "ratio_low": None, "ratio_high": None}, False),
+        ({"ratio": 1.2, "ratio_low": 0.9, "ratio_high": 1.5}, True),  # unsure, but much
+        ({"ratio": 1.2, "ratio_low": 0.9, "ratio_high": 1.5, "ratio_basis": "wall",
+          "noise": 0.3}, False),
+    ],
+)  # fmt: skip
+def test_slower_is_what_chance_does_not_explain(
+    figures: dict[str, float | str | None], slower: bool
+) -> None:
+    assert report.slower(measured(**figures)) is slower
+
+
+def test_no_rung_is_slower_or_unverified_without_the_table_saying_so() -> None:
+    slow, free = rung("slow", ratio=1.4), rung("free", verified=False)
+    lines = report.table(ladder_of(slow, free, rung("fine"))).splitlines()
+    row = {name: next(line for line in lines if f" {name} " in line) for name in
+           ("slow", "free", "fine")}  # fmt: skip
+    assert "1.40 cpu, slower" in row["slow"]
+    assert "meets, unverified" in row["free"]
+    assert not {"slower", "unverified"} & set(row["fine"].replace(",", " ").split())
+    assert report.UNVERIFIED in lines
+    assert "; slower than the original" in report.line(Tried(rung=slow))
+    assert "; unverified" in report.line(Tried(rung=free))
+
+
+def test_a_ladder_without_rungs_is_a_table_without_rows() -> None:
+    assert report.table(ladder_of()).startswith("  variant")
