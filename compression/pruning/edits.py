@@ -18,12 +18,14 @@ Array = NDArray[Any]
 class Widths:
     """Entries of a vector of whole numbers that are counts of channels: shapes, sizes, bounds.
 
-    `position` is the input of the node that holds the vector; `entries` are (index, atoms).
+    `position` is the input of the node that holds the vector; `entries` are (index, atoms). Bounds
+    hang on all channels of their axis, `source`: they may be counted from its end.
     """
 
     node: int
     position: int
     entries: tuple[tuple[int, Array], ...]
+    source: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

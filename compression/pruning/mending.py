@@ -73,7 +73,8 @@ def mend(changed: onnx.ModelProto, trace: Trace, kept: Array) -> None:
 
 def _widths(bench: Bench, edit: edits.Widths) -> None:
     """Constant vectors are written anew; over computed ones the counts are laid."""
-    cut = [(at, atoms) for at, atoms in edit.entries if bench.touched(atoms)]
+    stale = edit.source is not None and bench.touched(edit.source)
+    cut = [(at, atoms) for at, atoms in edit.entries if stale or bench.touched(atoms)]
     if not cut:
         return
     node = bench.nodes[edit.node]

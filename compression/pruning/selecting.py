@@ -73,6 +73,7 @@ def slices(trace: Trace, node: onnx.NodeProto) -> None:
     steps = given[3] if len(given) > 3 and given[3] is not None else np.ones(len(starts), int)
     begins: list[tuple[int, np.ndarray]] = []
     stops: list[tuple[int, np.ndarray]] = []
+    sources: list[np.ndarray] = []
     for k, axis in enumerate(int(one) % len(shape) for one in along):
         channels, step = axes[axis], int(steps[k])
         taken = range(shape[axis])[slice(int(starts[k]), _end(int(ends[k])), step)]
@@ -84,14 +85,16 @@ def slices(trace: Trace, node: onnx.NodeProto) -> None:
         elif step == 1:
             begins.append((k, channels.atoms[: taken[0]]))
             stops.append((k, channels.atoms[: taken[-1] + 1]))
+            sources.append(channels.atoms)
         elif len(starts) == 1:
             indices = np.array(taken, np.int64)
             trace.edits.append(Positions(trace.at, axis, channels.atoms, indices))
         else:
             trace.ties.freeze(channels, "is taken in steps along several axes (Slice)")
     if begins:
-        trace.edits.append(Widths(trace.at, 1, tuple(begins)))
-        trace.edits.append(Widths(trace.at, 2, tuple(stops)))
+        source = np.concatenate(sources)
+        trace.edits.append(Widths(trace.at, 1, tuple(begins), source))
+        trace.edits.append(Widths(trace.at, 2, tuple(stops), source))
     trace.put(node.output[0], tuple(axes))
 
 

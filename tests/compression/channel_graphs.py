@@ -96,6 +96,17 @@ def halves() -> onnx.ModelProto:
     return finished(b, head(b, b.node("Sqrt", power), 6))
 
 
+def counted_back() -> onnx.ModelProto:
+    """Parts whose bounds are counted from the end."""
+    b = builder()
+    x = conv(b, "x", 3, 12)
+    one = b.node("Slice", x, b.ints(0), b.ints(-8), b.ints(1))
+    other = b.node("Slice", x, b.ints(-8), b.ints(-3), b.ints(-3))
+    last = b.node("Slice", x, b.ints(-3), b.ints(2**62), b.ints(1))
+    away = [conv(b, x, width, 3) for x, width in ((one, 4), (other, 5), (last, 3))]
+    return finished(b, head(b, b.node("Concat", *away, axis=1), 9))
+
+
 def mirrored() -> onnx.ModelProto:
     b = builder()
     x = conv(b, "x", 3, 6)
@@ -222,11 +233,20 @@ def leaking() -> onnx.ModelProto:
     return finished(b, b.node("MatMul", b.node("Softplus", hidden), b.weights(6, 4)))
 
 
+def bordered() -> onnx.ModelProto:
+    """One half is no constant where a pooling counts zeros at the border."""
+    b = builder()
+    x = b.node("Sigmoid", conv(b, "x", 3, 6))
+    counted = {"pads": [1] * 4, "count_include_pad": 1}
+    return finished(b, head(b, b.node("AveragePool", x, kernel_shape=[3, 3], **counted), 6))
+
+
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
-        chain, residual, concat, split, halves, mirrored, depthwise, grouped, transposed, excited,
+        chain, residual, concat, split, halves, counted_back, mirrored, depthwise, grouped, transposed, excited,
         shuffled, blocks, flattened, padded, attention, fused, recurrent, leaking,
+        bordered,
     )
 }  # fmt: skip
 

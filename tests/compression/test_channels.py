@@ -17,6 +17,7 @@ SIZES = {
     "concat": [(4, 1), (5, 1)],
     "split": [(4, 1), (6, 1), (6, 1)],
     "halves": [(6, 2)],
+    "counted_back": [(3, 1)] * 4 + [(4, 1), (5, 1)],
     "depthwise": [(6, 1)],
     "grouped": [(2, 4), (3, 4)],
     "transposed": [(3, 1), (4, 2), (6, 1)],
@@ -29,6 +30,7 @@ SIZES = {
     "fused": [(4, 6)],
     "recurrent": [(4, 8), (5, 6), (8, 1)],
     "leaking": [(6, 1)] * 4,
+    "bordered": [(6, 1)],
 }
 """By graph, the width and the size of a unit of each group."""
 
