@@ -244,9 +244,9 @@ def bordered() -> onnx.ModelProto:
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
-        chain, residual, concat, split, halves, counted_back, mirrored, depthwise, grouped, transposed, excited,
-        shuffled, blocks, flattened, padded, attention, fused, recurrent, leaking,
-        bordered,
+        chain, residual, concat, split, halves, counted_back, mirrored, depthwise, grouped,
+        transposed, excited, shuffled, blocks, flattened, padded, attention, fused, recurrent,
+        leaking, bordered,
     )
 }  # fmt: skip
 
