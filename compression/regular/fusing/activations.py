@@ -42,9 +42,10 @@ def _fuse(model: onnx.ModelProto, table: functions.Table) -> int:
         if last in gone:
             continue
         for region in reversed(list(regions.ending_at(graph, last))):
-            if region.key not in known:
-                known[region.key] = _cheaper(region, version, table)
-            steps = known[region.key]
+            key = region.key
+            if key not in known:
+                known[key] = _cheaper(region, version, table)
+            steps = known[key]
             if steps is None or (not steps and region.target in graph.fixed):
                 continue
             nodes, tensors = _written(region, steps)

@@ -66,6 +66,8 @@ def same(x: Values, wanted: Values, got: Values) -> bool:
 
 ROUNDING = 2.0**-20
 """Eight steps of float32."""
+_FIRST = 61
+"""A function without parameters is compared at every so many points before all."""
 _SPARSE = 4
 """Guessing takes every fourth point; checking takes all."""
 
@@ -145,7 +147,10 @@ def _fixed(
     """A function without parameters."""
 
     def guess(x: NDArray[np.float64], y: NDArray[np.float64]) -> Steps | None:
-        return steps if np.allclose(function(x), y, rtol=1e-5, atol=1e-5) else None
+        for some in (slice(None, None, _FIRST), slice(None)):
+            if np.abs(function(x[some]) - y[some]).max() > 1e-4:
+                return None
+        return steps
 
     return guess
 

@@ -21,18 +21,16 @@ _BROADCASTING = frozenset({
 _SINGLE = frozenset({
     "Abs", "Cast", "Exp", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh",
 })  # fmt: skip
-_MOST_ROUNDS = 16
+_MOST_ROUNDS = 64
 
 
 def straighten(model: onnx.ModelProto) -> int:
     """Take out in place, for as long as there is something; returns how many nodes went."""
     before = len(model.graph.node)
-    pushed = 0
     for _ in range(_MOST_ROUNDS):
         dims = regions.Map.of(model).dims
         wires = wiring.Wires(model)
-        gone = []
-        moved = 0
+        gone, moved = [], False
         for node in list(model.graph.node):
             rule = _RULES.get(node.op_type)
             if rule is None or node.domain not in {"", "ai.onnx"} or len(node.output) != 1:
@@ -40,11 +38,10 @@ def straighten(model: onnx.ModelProto) -> int:
             if rule(wires, node, dims):
                 gone.append(node)
             elif node.op_type == "Expand" and _push(wires, node, dims):
-                moved += 1
+                moved = True  # onto nodes that are copies: the wires are drawn anew
                 break
         for node in gone:
             wires.drop(node)
-        pushed += moved
         if not gone and not moved:
             break
     return before - len(model.graph.node)
@@ -150,14 +147,11 @@ def _transpose(wires: wiring.Wires, node: onnx.NodeProto, dims: Dims) -> bool:
     if maker.op_type != "Transpose" or len(first) != len(last) or not last:
         return False
     both = [first[axis] for axis in last]
-    if both != sorted(both):
-        wiring.put(node, "perm", both)
-        node.input[0] = maker.input[0]
-        wires.readers[maker.input[0]].append(node)
-        return False
-    wires.maker[node.input[0]] = maker
+    wiring.put(node, "perm", both)
     node.input[0] = maker.input[0]
-    return wires.bypass(node)
+    wires.readers[maker.input[0]].append(node)
+    wires.drop(maker)
+    return both == sorted(both) and wires.bypass(node)
 
 
 def _around_unsqueeze(
@@ -166,6 +160,8 @@ def _around_unsqueeze(
     before = wires.maker.get(middle.input[0])
     axes = wires.constant(middle.input[1]) if len(middle.input) > 1 else None
     if before is None or before.op_type != "Transpose" or not wires.only_reader(middle.input[0]):
+        return False
+    if node.output[0] in wires.fixed:
         return False
     order: list[int | None] = [int(one) for one in wiring.attribute(before, "perm") or ()]
     if axes is None or len(axes) != 1 or len(last) != len(order) + 1:
@@ -176,6 +172,7 @@ def _around_unsqueeze(
         return False
     wires.renew(middle, 1, np.array([after.index(None)], np.int64))
     middle.input[0] = before.input[0]
+    wires.drop(before)
     return wires.bypass(node)
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import onnx
 
 from compression.regular import folding
-from compression.regular.fusing import activations, lookups, moving, normalizing, scaling
+from compression.regular.fusing import activations, lookups, moving, normalizing, reshaping, scaling
 
 Rule = Callable[[onnx.ModelProto], int]
 """Changes a model in place and says how many places it has changed."""
 ALL: tuple[Rule, ...] = (
+    reshaping.settle,
     moving.straighten,
     lookups.fuse,
     normalizing.fuse,
