@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import onnx
 
-from compression.pruning import elementwise, extents, reshaping, selecting, spatial, weighted
+from compression.pruning import (
+    elementwise,
+    extents,
+    recurrence,
+    reshaping,
+    selecting,
+    spatial,
+    weighted,
+)
 from compression.pruning.tracing import Trace
 
 Rule = Callable[[Trace, onnx.NodeProto], None]
@@ -23,7 +31,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), elementwise.scaled),
     **dict.fromkeys(("Conv", "ConvTranspose"), weighted.convolution),
     **dict.fromkeys(("MatMul", "Gemm"), weighted.product),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), weighted.recurrent),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrence.recurrent),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshaping.reshape),
     "Transpose": reshaping.transpose,
     "DepthToSpace": reshaping.depth_to_space,

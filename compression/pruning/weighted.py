@@ -1,16 +1,14 @@
-"""Nodes that make channels out of channels: convolutions, matrix products, tables, recurrences."""
+"""Nodes that make channels out of channels: convolutions, matrix products, tables."""
 
 import math
 
 import numpy as np
 import onnx
 
-from compression.pruning.edits import Count, ZeroState
+from compression.pruning.edits import Count
 from compression.pruning.ties import Channels
-from compression.pruning.tracing import Axes, Role, Trace
+from compression.pruning.tracing import Trace
 from compression.regular.wiring import attribute
-
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def convolution(trace: Trace, node: onnx.NodeProto) -> None:
@@ -98,11 +96,11 @@ def product(trace: Trace, node: onnx.NodeProto) -> None:
     a, b = node.input[0], node.input[1]
     turned = bool(attribute(node, "transB"))
     if attribute(node, "transA") or len(trace.shape(a)) < 2 or len(trace.shape(b)) < 2:
-        _stop(trace, node, "meets a product that is not followed")
+        stop(trace, node, "meets a product that is not followed")
     elif trace.is_constant(b) and not trace.is_constant(a) and len(trace.shape(b)) == 2:
         _weights(trace, node, turned=turned)
     elif trace.is_constant(a) or trace.is_constant(b) or node.op_type == "Gemm":
-        _stop(trace, node, "meets a product that is not followed")
+        stop(trace, node, "meets a product that is not followed")
     else:
         _activations(trace, node)
 
@@ -185,61 +183,7 @@ def table(trace: Trace, node: onnx.NodeProto) -> None:
     trace.put(node.output[0], (*[None] * places, made))
 
 
-def recurrent(trace: Trace, node: onnx.NodeProto) -> None:
-    """LSTM, GRU and RNN: what they read, and their hidden size where the first state is zeros."""
-    gates, x = _GATES[node.op_type], trace.of(node.input[0])
-    inputs = [*node.input, *[""] * (8 - len(node.input))]
-    weights = [1, 2, *(at for at in (3, 7) if inputs[at])]
-    if attribute(node, "layout") or not all(trace.is_constant(inputs[at]) for at in weights):
-        _stop(trace, node, "meets a recurrence that is not followed")
-        return
-    shape = trace.shape(node.input[0])
-    trace.macs[trace.at] = shape[0] * sum(math.prod(trace.shape(inputs[at])) for at in (1, 2))
-    for axis in x[:2]:
-        trace.ties.freeze(axis, f"lies along the time or batch of a {node.op_type}")
-    if x[2] is not None:
-        trace.reads(node, 1, 2, x[2], source=(0, 2))
-    size = trace.shape(inputs[2])[2]
-    own = trace.ties.new(size)
-
-    def part(position: int, axis: int, times: int, role: Role) -> None:
-        channels = own.take(np.tile(np.arange(size), times))
-        trace.use(node, position, axis, role, channels)
-
-    part(1, 1, gates, "makes")
-    part(2, 1, gates, "makes")
-    part(2, 2, 1, "reads")
-    if inputs[3]:
-        part(3, 1, 2 * gates, "makes")
-    if inputs[7]:
-        part(7, 1, 3, "makes")
-    trace.edits.append(Count(trace.at, "hidden_size", own.atoms))
-    if attribute(node, "activations"):
-        trace.ties.freeze(own, f"belongs to a {node.op_type} with functions of its own")
-    for position in (5, 6):
-        if inputs[position]:
-            _state(trace, node, position, own)
-    axes: tuple[Axes, ...] = ((None, None, None, own), (None, None, own), (None, None, own))
-    for name, carried in zip(node.output, axes, strict=False):
-        if name and size > 1:
-            trace.put(name, carried)
-
-
-def _state(trace: Trace, node: onnx.NodeProto, position: int, own: Channels) -> None:
-    """A first state of zeros can be left out; another one is a contract."""
-    name = node.input[position]
-    maker = next((one for one in trace.graph.node if name in one.output), None)
-    value = trace.constant(name)
-    zeros = value is not None and not value.any()
-    if maker is not None and maker.op_type == "ConstantOfShape":
-        given = attribute(maker, "value")
-        zeros = given is None or not any(onnx.numpy_helper.to_array(given))
-    if zeros:
-        trace.edits.append(ZeroState(trace.at, position, own.atoms))
-    else:
-        trace.ties.freeze(own, f"is a state that somebody gives ({node.op_type})")
-
-
-def _stop(trace: Trace, node: onnx.NodeProto, reason: str) -> None:
+def stop(trace: Trace, node: onnx.NodeProto, reason: str) -> None:
+    """Keep all that a node reads."""
     for name in node.input:
         trace.freeze(name, f"{reason} ({node.op_type})")
