@@ -32,9 +32,6 @@ EXPLORING_SHARE = 0.5
 _NODES_SHARE = 0.3
 _LEAST_STORED_BYTES = 4096
 
-FINISHERS: tuple[tuple[str, PassSpec, bool], ...] = ()
-"""Passes that may bring a static recipe closer: label, pass, whether it comes before all others."""
-
 Say = Callable[[str, str, float], None]
 
 
@@ -139,10 +136,11 @@ class Exploring:
 
     def _finished(self, best: Preview) -> Preview:
         """Add the passes that bring the outputs closer, each only where it does."""
-        for label, spec, first in FINISHERS:
+        saturates = self._job.device_class.int8_saturates
+        for label, spec in refining.finishers(saturates=saturates):
             if not self._in_time():
                 break
-            tried = self._look(refining.then(best.recipe, spec, label, first=first))
+            tried = self._look(refining.then(best.recipe, spec, label))
             gains = tried.sqnr_db >= best.sqnr_db + LEAST_GAIN_DB
             if tried.agreement and gains and _value(tried) >= _value(best):
                 best = tried

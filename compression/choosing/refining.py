@@ -10,6 +10,9 @@ from compression.job import PassSpec, Recipe
 MOST_FLOAT = 12
 """The most nodes that a mixed recipe leaves float for the sake of accuracy."""
 STATIC = "quantization"
+ROUNDING = (STATIC, "reconstruction")
+BEFORE_ALL = ("equalization",)
+"""Passes that change the float model, so that those that round find it so."""
 
 
 def static(recipe: Recipe) -> PassSpec | None:
@@ -46,11 +49,26 @@ def without(recipe: Recipe, names: Iterable[str], why: str) -> Recipe:
     return Recipe(label=f"{recipe.label}, {why}", passes=tuple(passes))
 
 
-def then(recipe: Recipe, spec: PassSpec, label: str, *, first: bool = False) -> Recipe:
-    """Return the recipe with one more pass: right behind the static one, or before all others."""
-    at = 0 if first else next(n for n, one in enumerate(recipe.passes) if one.name == STATIC) + 1
+def then(recipe: Recipe, spec: PassSpec, label: str) -> Recipe:
+    """Return the recipe with one more pass: first of all, or behind those that round weights."""
+    at = 0
+    if spec.name not in BEFORE_ALL:
+        at = 1 + max(n for n, one in enumerate(recipe.passes) if one.name in ROUNDING)
     passes = (*recipe.passes[:at], spec, *recipe.passes[at:])
     return Recipe(label=f"{recipe.label}, {label}", passes=passes)
+
+
+def finishers(*, saturates: bool) -> tuple[tuple[str, PassSpec], ...]:
+    """Passes that may bring a static recipe closer at no cost in time or size, in order.
+
+    Where weights have 7 bits, pairs of them are rounded together: with coarse steps it pays.
+    """
+    pairs = {"pairs": True} if saturates else {}
+    return (
+        ("equalized", PassSpec(name="equalization")),
+        ("reconstructed", PassSpec(name="reconstruction", parameters=pairs)),
+        ("corrected", PassSpec(name="correction", parameters={"samples": 16})),
+    )
 
 
 def widened(recipe: Recipe, names: Sequence[str]) -> Recipe:

@@ -167,12 +167,15 @@ def test_mixed_recipes_leave_the_worst_nodes_float() -> None:
     assert again.passes[1] == search.STORED
 
 
-def test_a_finishing_pass_comes_right_behind_the_static_one_or_first_of_all() -> None:
-    spec = PassSpec(name="correction")
-    behind = refining.then(recipe(), spec, "corrected")
-    assert [one.name for one in behind.passes] == ["quantization", "correction", "stored"]
-    first = refining.then(recipe(), spec, "corrected", first=True)
-    assert [one.name for one in first.passes] == ["correction", "quantization", "stored"]
+def test_finishing_passes_stand_where_they_find_what_they_need() -> None:
+    found = recipe()
+    for label, spec in refining.finishers(saturates=True):
+        found = refining.then(found, spec, label)
+    assert [one.name for one in found.passes] == [
+        "equalization", "quantization", "reconstruction", "correction", "stored",
+    ]  # fmt: skip
+    assert found.label == "int8, equalized, reconstructed, corrected"
+    assert found.passes[2].parameters == {"pairs": True}
 
 
 def test_constants_that_are_felt_get_16_bits_in_the_last_pass() -> None:
