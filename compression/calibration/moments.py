@@ -21,6 +21,8 @@ from compression.statistics import Arrays
 POSITIONS = 96
 """Of each sample: neighbours in an image say nearly the same."""
 _BYTES = 8
+_ADDING, _SOLVING = 3, 8
+"""Matrices of one layer in memory: while rows are added up, and while a caller solves with them."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ class _Sums:
 
 
 def state_bytes(read: Input) -> int:
-    """What the sums of one layer hold, and a product and the answer beside them."""
+    """What one matrix for each group takes."""
     size = read.inputs // read.groups
-    return _BYTES * 3 * read.groups * size * size
+    return _BYTES * read.groups * size * size
 
 
 def stream(
@@ -104,7 +106,7 @@ def stream(
 ) -> Iterator[tuple[str, Moments]]:
     """Yield the moments of each layer's input in `wanted`, by its key, as soon as they are known.
 
-    Layers whose sums alone take more than `work_memory_mib`, and those with inputs that are not
+    Layers whose matrices alone take more than `work_memory_mib`, and those with inputs that are not
     finite, are left out. Equal samples and `seed` give equal results.
 
     Raises:
@@ -113,7 +115,7 @@ def stream(
     """
     bound = work_memory_mib * 2**20
     sizes = {key: state_bytes(read) for key, read in wanted.items()}
-    fitting = {key: size for key, size in sizes.items() if size <= bound}
+    fitting = {key: _ADDING * size for key, size in sizes.items() if _SOLVING * size <= bound}
     for part in taps.batches(fitting, bound=bound):
         sums = {key: _Sums(wanted[key]) for key in part}
         _pass(model, feeds(), sums, threads=threads, seed=seed)

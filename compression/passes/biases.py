@@ -110,11 +110,16 @@ def _integer(model: onnx.ModelProto, graph: qdq.Graph, layer: counterparts.Layer
 
 def _added(model: onnx.ModelProto, graph: qdq.Graph, layer: counterparts.Layer) -> Bias | None:
     """A float constant of one value a channel that an Add puts behind the layer."""
-    readers = graph.readers.get(layer.output, [])
-    if len(readers) != 1 or layer.output in graph.outputs or readers[0].op_type != "Add":
-        return None
-    adding = _same(model, readers[0])
-    others = [at for at, name in enumerate(adding.input) if name != layer.output]
+    made, product = graph.maker[layer.output], layer.output
+    if made.op_type == "Add":  # of a Gemm the bias is added within
+        product = made.input[0]
+    else:
+        readers = graph.readers.get(layer.output, [])
+        if len(readers) != 1 or layer.output in graph.outputs or readers[0].op_type != "Add":
+            return None
+        made = readers[0]
+    adding = _same(model, made)
+    others = [at for at, name in enumerate(adding.input) if name != product]
     channels = graph.weights[layer.weights.q].shape[-1]
     if len(others) != 1 or not graph.is_float_weight(adding.input[others[0]]):
         return None

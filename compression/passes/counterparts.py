@@ -58,12 +58,14 @@ def layers(reference: qdq.Graph, variant: qdq.Graph) -> Iterator[Layer]:
     for node in reference.nodes:
         if node.op_type not in LAYERS or not reference.is_float_weight(node.input[1]):
             continue
-        made = _maker(variant, node.output[0])
-        kernel = _kernel(variant, made) if made is not None else None
-        if kernel is None:
+        made = variant.maker.get(source(variant, node.output[0]))
+        if made is None:
             continue
-        integers = _static(variant, kernel) or _dynamic(variant, made, kernel)
-        if integers is not None:
+        if made.op_type in LAYERS:
+            kernel, integers = made, _static(variant, made)
+        else:
+            kernel, integers = _dynamic(variant, made)
+        if kernel is not None and integers is not None:
             yield Layer(node, kernel, integers)
 
 
@@ -77,21 +79,20 @@ def source(variant: qdq.Graph, name: str) -> str:
     return name
 
 
-def _maker(variant: qdq.Graph, name: str) -> onnx.NodeProto | None:
-    return variant.maker.get(source(variant, name))
+def _scaled(variant: qdq.Graph, made: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The Mul that makes integers real, which is `made` or what `made` adds a bias to."""
+    if made.op_type == "Add":
+        inner = variant.maker.get(made.input[0])
+        return inner if inner is not None and inner.op_type == "Mul" else None
+    return made if made.op_type == "Mul" else None
 
 
-def _kernel(variant: qdq.Graph, made: onnx.NodeProto | None) -> onnx.NodeProto | None:
-    """The node that multiplies, which is `made` itself or lies before a Cast and a Mul."""
-    if made is None or made.op_type in LAYERS:
-        return made
-    if made.op_type == "Mul":
-        cast = variant.maker.get(made.input[0])
-        if cast is not None and cast.op_type == "Cast":
-            total: onnx.NodeProto | None = variant.maker.get(cast.input[0])
-            if total is not None and total.op_type == "MatMulInteger":
-                return total
-    return None
+def _integer_product(variant: qdq.Graph, scaled: onnx.NodeProto) -> onnx.NodeProto | None:
+    cast = variant.maker.get(scaled.input[0])
+    if cast is None or cast.op_type != "Cast":
+        return None
+    total = variant.maker.get(cast.input[0])
+    return total if total is not None and total.op_type == "MatMulInteger" else None
 
 
 def _static(variant: qdq.Graph, kernel: onnx.NodeProto) -> Integers | None:
@@ -107,14 +108,16 @@ def _static(variant: qdq.Graph, kernel: onnx.NodeProto) -> Integers | None:
 
 
 def _dynamic(
-    variant: qdq.Graph, made: onnx.NodeProto | None, kernel: onnx.NodeProto
-) -> Integers | None:
-    if kernel.op_type != "MatMulInteger" or made is None:
-        return None
-    both = variant.maker.get(made.input[1])
+    variant: qdq.Graph, made: onnx.NodeProto
+) -> tuple[onnx.NodeProto | None, Integers | None]:
+    scaled = _scaled(variant, made)
+    kernel = _integer_product(variant, scaled) if scaled is not None else None
+    if scaled is None or kernel is None:
+        return None, None
+    both = variant.maker.get(scaled.input[1])
     scale = both.input[1] if both is not None and both.op_type == "Mul" else ""
     q, zero = kernel.input[1], kernel.input[3] if len(kernel.input) > 3 else ""
     if not all(name in variant.weights for name in (q, scale, zero)):
-        return None
+        return None, None
     per_channel = variant.weights[scale].ndim == 1 and variant.weights[scale].size > 1
-    return Integers(q, scale, zero, variant.weights[q].ndim - 1 if per_channel else None)
+    return kernel, Integers(q, scale, zero, variant.weights[q].ndim - 1 if per_channel else None)

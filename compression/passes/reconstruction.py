@@ -33,7 +33,7 @@ class Settings(Words):
     """What is added to the diagonal of the Gram matrix, in parts of its mean."""
     pairs: bool = False
     """Weights of seven bits get up to eight, as far as the sums of no pair can saturate."""
-    most_inputs: int = Field(default=1200, ge=1)
+    most_inputs: int = Field(default=1536, ge=1)
     """Layers of which one output sees more inputs are left as they are."""
     only: tuple[str, ...] | None = None
     """If given, the only layers that are rounded again, by the name of their first output."""
@@ -126,8 +126,8 @@ def _rounded(
     if factor is None:
         return None
     before = variant.weights[layer.weights.q].astype(np.int64)
-    before = before - int(variant.weights[layer.weights.zero].flat[0])
-    limits = feedback.Limits(int(max(np.abs(before).max(), 1)))
+    before = np.abs(before - int(variant.weights[layer.weights.zero].flat[0]))
+    limits = feedback.Limits(int(max(before.max(), 1)))
     scale = form.per_output(variant.weights[layer.weights.scale].astype(np.float64))
     ordered = weights[:, :, order]
     if settings.pairs and limits.single <= _PAIR // 2:
@@ -136,7 +136,10 @@ def _rounded(
         least = limits.scales(ordered)
         if layer.weights.axis is None:
             least = np.full_like(least, least.max())
-        scale = np.minimum(scale, np.where(least > 0, least, scale))
+        # Scales that were not decided by the largest weight are wide for the sake of the bias.
+        axes = -1 if layer.weights.axis is not None else None
+        decided = np.abs(ordered).max(axis=axes) > (_PAIR // 2 - 1) * scale
+        scale = np.where(decided & (least > 0), np.minimum(scale, least), scale)
         scale = scale.astype(np.float32).astype(np.float64)
     q = feedback.round_all(ordered, scale, factor, limits)
     return _Rounded(q[:, :, np.argsort(order)], scale)
@@ -150,7 +153,10 @@ def _write(
     rounded: _Rounded,
 ) -> None:
     names = layer.weights
-    q = form.back(rounded.q) + int(variant.weights[names.zero].flat[0])
+    q = form.back(rounded.q)
+    if form.turned and not layer.is_static:  # MatMulInteger knows no transposed weights
+        q = q.T
+    q = q + int(variant.weights[names.zero].flat[0])
     _put(changed, names.q, q.astype(variant.weights[names.q].dtype))
     before = variant.weights[names.scale]
     scale = rounded.scale.ravel()[: before.size].astype(np.float32)
