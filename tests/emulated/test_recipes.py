@@ -8,24 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from compression.choosing import search
-from compression.job import DeviceClass, PassSpec
-from tests.emulated import emulation, matrix, processors, roots, variants
+from tests.emulated import emulation, matrix, processors, proposals, roots, variants
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(7200)]
 EXACT = ("float32", "stored")
 """Forms without integer products: right everywhere."""
 LARGEST = 2e-3
 """Difference of float answers between processors, in parts of the largest."""
-
-
-def proposed(spec: PassSpec, device: DeviceClass) -> bool:
-    """Whether the rules give this class a pass in these formats."""
-    given = spec.parameters
-    fits = given.get("weights", search.weight_format(device)) == search.weight_format(device)
-    return fits and given.get("activations", search.activations(device)) == search.activations(
-        device
-    )
 
 
 @pytest.mark.parametrize("name", variants.SUBJECTS)
@@ -42,11 +31,11 @@ def test_what_the_rules_propose_is_as_right_there_as_anywhere(
     with capsys.disabled():
         print(f"\n{matrix.text(rows)}")
     classes = {one.name: emulation.device_class(one) for one in where}
-    passes = {recipe.label: recipe.passes for recipe in variants.RECIPES}
+    forms = {recipe.label: proposals.formats(recipe) for recipe in variants.RECIPES}
     for row in rows:
         wrong = set(row.wrong()) & set(classes)
         if row.recipe in EXACT:
             assert not wrong, row
             assert all(cell.difference < LARGEST for cell in row.cells.values()), row
         for one in wrong:
-            assert not all(proposed(spec, classes[one]) for spec in passes[row.recipe]), (one, row)
+            assert not forms[row.recipe] <= proposals.proposed(classes[one]), (one, row)

@@ -13,7 +13,7 @@ from compression import graph, pipeline, statistics
 from compression.choosing import search
 from compression.errors import BadModel
 from compression.job import DeviceClass, Recipe
-from tests.emulated import variants
+from tests.emulated import proposals, variants
 from tests.simulators import models
 from tests.simulators.models import Arrays
 
@@ -30,7 +30,7 @@ CLASSES = {
 counts = st.integers(0, 3)
 facts = st.builds(
     search.Facts,
-    weighted=st.fixed_dictionaries(dict.fromkeys(("Conv", "Gemm", "MatMul", "LSTM"), counts)),
+    weighted=st.fixed_dictionaries(dict.fromkeys(proposals.KINDS, counts)),
     elementwise=counts,
     looked_up=counts,
     outlying=st.sampled_from([(), ("a",), ("a", "b")]),
@@ -38,24 +38,13 @@ facts = st.builds(
 each = pytest.mark.parametrize("name", CLASSES)
 
 
-def formats(recipe: Recipe) -> set[tuple[str, str]]:
-    """Activations and weights of the passes that multiply in 8 bits; "found" while it runs."""
-    return {
-        (str(spec.parameters.get("activations", "found")), str(spec.parameters["weights"]))
-        for spec in recipe.passes
-        if "weights" in spec.parameters
-    }
-
-
 @each
 @given(facts=facts)
 def test_full_range_is_never_proposed_where_products_saturate(
     name: str, facts: search.Facts
 ) -> None:
-    device = CLASSES[name]
-    proposed = {one for recipe in search.candidates(facts, device) for one in formats(recipe)}
-    saturating = {one for one in proposed if one[1] == "s8"}
-    assert not (saturating and device.int8_saturates)
+    weights = {weights for _, _, weights in proposals.proposed(CLASSES[name], facts)}
+    assert not (CLASSES[name].int8_saturates and "s8" in weights)
 
 
 @each
@@ -63,9 +52,8 @@ def test_full_range_is_never_proposed_where_products_saturate(
 def test_seven_bits_are_only_proposed_where_eight_would_saturate(
     name: str, facts: search.Facts
 ) -> None:
-    device = CLASSES[name]
-    proposed = {one for recipe in search.candidates(facts, device) for one in formats(recipe)}
-    assert device.int8_saturates or "s8-7bit" not in {weights for _, weights in proposed}
+    weights = {weights for _, _, weights in proposals.proposed(CLASSES[name], facts)}
+    assert CLASSES[name].int8_saturates or "s8-7bit" not in weights
 
 
 @pytest.mark.parametrize("recipe", variants.RECIPES, ids=lambda one: one.label)
@@ -104,14 +92,23 @@ def made(recipe: Recipe, model: onnx.ModelProto, feeds: list[Arrays]) -> onnx.Mo
         pytest.skip(str(error))
 
 
-def test_the_four_classes_get_the_formats_that_their_kernels_take() -> None:
-    everything = search.Facts(
-        weighted=dict.fromkeys(("Conv", "Gemm", "MatMul", "LSTM"), 1), elementwise=1, looked_up=1
+@each
+def test_static_recipes_have_the_formats_that_the_kernels_take(name: str) -> None:
+    found = proposals.proposed(CLASSES[name])
+    static = {(acts, weights) for kind, acts, weights in found if kind == "quantization"}
+    assert (
+        static
+        == {
+            "AVX2": {("u8", "s8-7bit"), ("u8", "u8")},
+            "AVX512-VNNI": {("u8", "s8")},
+            "Cortex-A72": {("s8", "s8")},
+            "Cortex-A76": {("s8", "s8")},
+        }[name]
     )
-    first = {
-        name: {one for recipe in search.candidates(everything, device) for one in formats(recipe)}
-        for name, device in CLASSES.items()
+
+
+def test_what_computes_in_float_without_a_dot_product_is_only_proposed_with_one() -> None:
+    kinds = {name: {kind for kind, _, _ in proposals.proposed(CLASSES[name])} for name in CLASSES}
+    assert {name for name in CLASSES if "blocks" in kinds[name]} == {
+        name for name, device in CLASSES.items() if device.int8_dot
     }
-    assert first["AVX2"] == {("u8", "s8-7bit"), ("u8", "u8"), ("found", "s8-7bit")}
-    assert first["AVX512-VNNI"] == {("u8", "s8"), ("found", "s8")}
-    assert first["Cortex-A72"] == first["Cortex-A76"] == {("s8", "s8"), ("found", "s8")}

@@ -50,7 +50,7 @@ RECIPES = (
     _one("dynamic s8, 7 bits", "dynamic", weights="s8-7bit"),
     _one("dynamic u8", "dynamic", weights="u8"),
     _one("recurrent s8", "recurrent", weights="s8"),
-    _one("recurrent s8, 7 bits", "recurrent", weights="s8-7bit"),
+    _one("recurrent u8", "recurrent", weights="u8"),
     _one("blocks of 32", "blocks", block=32),
     _one("stored", "stored"),
 )
