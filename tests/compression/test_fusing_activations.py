@@ -226,6 +226,18 @@ def test_infinite_and_missing_values_answer_as_before(tmp_path: Path) -> None:
     np.testing.assert_array_equal(want, got)
 
 
+def test_what_follows_an_operator_of_the_runtime_keeps_its_shape(tmp_path: Path) -> None:
+    w = Writer(lambda _: ())  # a constant's shape; and of two orders the second
+    w.nodes.append(helper.make_node("Exp", [tanh_gelu(w, "x")], ["y"]))
+    path = models.save(tmp_path / "m.onnx", w.nodes, w.values, X, {"y": [None] * 4})
+    model = onnx.load(path)
+    rewriting.fuse(model)
+    assert [node.op_type for node in model.graph.node] == ["FastGelu", "Exp"]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(model).graph.output[0]
+    assert len(inferred.type.tensor_type.shape.dim) == 4
+
+
 def test_a_real_model_with_hard_swish_answers_the_same_with_fewer_nodes() -> None:
     path = FIXTURES["text-angle"]().onnx
     model = graph.regular(path)
