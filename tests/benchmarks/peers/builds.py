@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,10 +92,12 @@ def _run(setting: Setting, paths: list[Path]) -> dict[str, float | str]:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["OMP_NUM_THREADS"] = environment["OPENBLAS_NUM_THREADS"] = "1"
     try:
-        done = subprocess.run(
-            [*command, *map(str, paths)],
-            capture_output=True, text=True, timeout=SECONDS, check=False, env=environment,
-        )  # fmt: skip
+        # Some of the tools leave files where they are started.
+        with tempfile.TemporaryDirectory() as scratch:
+            done = subprocess.run(
+                [*command, *(str(path.resolve()) for path in paths)], cwd=scratch, env=environment,
+                capture_output=True, text=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"failed": f"no answer after {SECONDS:.0f} s", "user_s": SECONDS, "peak_mib": 0.0}
     try:
