@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from compression import graph, pipeline, runtime, samples
 from compression.calibration.material import Material
@@ -16,6 +17,7 @@ from compression.job import CompressJob, OutputSpec, PassSpec, Recipe
 from tests.emulated import emulation
 from tests.fixtures import models
 from tests.fixtures.trained import collection
+from tests.simulators import models as simulated
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,38 @@ def _trained(name: str, count: int) -> Subject:
     return Subject(found.onnx, paths[0], paths[1], found.outputs, count)
 
 
+def _recurrent(count: int) -> Subject:
+    """An LSTM of random weights: `x` float32 [N, 24, 16] -> `y` float32 [N, 8]."""
+    folder = Path(emulation.roots.folder()) / "inputs"
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.normal(0, 0.4, (1, 128, 16)).astype("f4"),
+        "r": random.normal(0, 0.2, (1, 128, 32)).astype("f4"),
+        "out": random.normal(0, 0.3, (32, 8)).astype("f4"),
+        "first": np.array([0]),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["steps", "w", "r"], ["", "last"], hidden_size=32),
+        helper.make_node("Squeeze", ["last", "first"], ["state"]),
+        helper.make_node("MatMul", ["state", "out"], ["y"]),
+    ]
+    shapes = {"x": ("N", 24, 16)}, {"y": ("N", 8)}
+    path = simulated.save(folder / "recurrent.onnx", nodes, weights, *shapes)
+    for part, size in (("calibration", 40), ("evaluation", count)):
+        np.savez(
+            folder / f"recurrent-{part}.npz", x=random.normal(size=(size, 24, 16)).astype("f4")
+        )
+    given = (folder / "recurrent-calibration.npz", folder / "recurrent-evaluation.npz")
+    return Subject(path, *given, (OutputSpec(name="y", kind="logits"),), count)
+
+
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "svhn": lambda: _fetched("svhn", 40),
     "keywords": lambda: _trained("keywords", 40),
     "sentences": lambda: _trained("sentences", 40),
+    "recurrent": lambda: _recurrent(40),
     "detector": lambda: _trained("detector", 8),
     "magika": lambda: _fetched("magika", 6),
 }
