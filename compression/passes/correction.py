@@ -19,7 +19,7 @@ from compression.words import Words
 class Settings(Words):
     """The parameters of this pass."""
 
-    samples: int = Field(default=32, ge=1)
+    samples: int = Field(default=16, ge=1)
     """The most calibration inputs that are run for each step."""
     strength: float = Field(default=1.0, gt=0, le=1)
     """The share of a shift that is taken back."""
