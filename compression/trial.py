@@ -26,6 +26,8 @@ from compression.words import explain
 PROBES = 4
 AGREEMENT_SHARE = 0.7
 """Of the trial's seconds: judging every input matters more than many rounds."""
+LEAST_JUDGED = 64
+"""Inputs that judge although time is over, for at most as long again: fewer decide nothing."""
 
 
 def main() -> int:
@@ -72,7 +74,7 @@ def measure(
     candidate = runtime.session(candidate_path, how)
     with samples.open_samples(Path(job.inputs_path), runtime.inputs(original)) as inputs:
         bench = interleaving.Bench(original, candidate, inputs, _chosen(job, inputs), root)
-        judge = _judged(job, bench, same=same, stop=began + job.seconds * AGREEMENT_SHARE)
+        judge = _judged(job, bench, same=same, began=began)
         deadline = began + job.seconds
         latest = deadline + job.seconds + footprint.GRACE_S
         figures, method = bench.run(interleaving.Plan(job.rounds, deadline, latest))
@@ -103,7 +105,7 @@ def _chosen(job: TrialJob, inputs: samples.Samples) -> tuple[int, ...]:
 
 
 def _judged(
-    job: TrialJob, bench: interleaving.Bench, *, same: bool, stop: float
+    job: TrialJob, bench: interleaving.Bench, *, same: bool, began: float
 ) -> agreement.Judge:
     """Compare the answers to as many samples as there is time for, with pauses."""
     names = Path(job.original_path).name, Path(job.candidate_path).name
@@ -113,7 +115,8 @@ def _judged(
         answers.ask_twice(names[1], bench.candidate, bench.inputs.sample(first), sample=first)
     judge = agreement.Judge(job.outputs or _guessed(bench.original))
     labels = bench.inputs.labels()
-    for index in _until(stop, bench.indices):
+    stop = began + job.seconds * AGREEMENT_SHARE
+    for index in _until(stop, bench.indices, latest=stop + job.seconds):
         feeds = bench.inputs.sample(index)
         wanted = answers.ask(names[0], bench.original, feeds, sample=index)
         got = wanted if same else answers.ask(names[1], bench.candidate, feeds, sample=index)
@@ -131,10 +134,10 @@ def _equal(figures: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _until(stop: float, indices: tuple[int, ...]) -> Iterator[int]:
-    """All indices, or as many as there is time for; at least one."""
+def _until(stop: float, indices: tuple[int, ...], *, latest: float) -> Iterator[int]:
+    """As many indices as there is time for: at least one, and few only where `latest` is past."""
     for count, index in enumerate(indices):
-        if count and time.monotonic() > stop:
+        if count and time.monotonic() > (latest if count < LEAST_JUDGED else stop):
             return
         yield index
 

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 QUIET = 0.05
 """Noise up to here lets wall times decide; above it CPU times do."""
+HELD_UP = 1.25
+"""Wall over CPU time of one of the two against the other's, from which wall times mislead."""
+ALONE = 0.9
+"""Wall over CPU time above this: one thread did the work."""
 TIGHT = 0.02
 """The width of the ratio's 95 % interval, as a fraction, at which more rounds add nothing."""
 _RESAMPLES = 400
@@ -25,6 +29,10 @@ class Segment:
 
     wall_ms: float
     cpu_ms: float
+
+    def stretch(self) -> float:
+        """Return wall over CPU time: 1 for one thread that was never held up."""
+        return self.wall_ms / self.cpu_ms
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,9 @@ class Timed:
         return float(statistics.median(one.noise() for one in self.rounds))
 
     def basis(self) -> Basis:
-        """Which times to judge by: CPU times where the noise is over `QUIET` and they are known."""
-        return "cpu" if self.noise() > QUIET and self._cpu_is_known() else "wall"
+        """Which times to judge by: CPU times where wall times are disturbed, and they are known."""
+        disturbed = self.noise() > QUIET or self._held_up()
+        return "cpu" if disturbed and self._cpu_is_known() else "wall"
 
     def ratio(self, basis: Basis) -> float:
         """The median over rounds of candidate / original, for each of the original's two runs.
@@ -149,11 +158,27 @@ class Timed:
         }
 
     def _why(self, noise: float) -> str:
-        if noise <= QUIET:
+        if noise <= QUIET and self.basis() == "wall":
             return f"by wall time: noise {noise:.1%} is within {QUIET:.0%}"
         if self.basis() == "wall":
             return f"by wall time in spite of {noise:.1%} of noise: CPU time is too coarse here"
+        if noise <= QUIET:
+            return "by process CPU time: one of the two was held up by other work"
         return f"by process CPU time: noise {noise:.1%} is over {QUIET:.0%}"
+
+    def _held_up(self) -> bool:
+        """Whether one of the two waited for a CPU far more than the other, on one thread.
+
+        The original's own noise does not show what befell the candidate alone.
+        """
+        if not self._cpu_is_known():
+            return False
+        candidate = statistics.median(one.candidate.stretch() for one in self.rounds)
+        original = statistics.median(
+            each.stretch() for one in self.rounds for each in (one.before, one.after)
+        )
+        alone = min(candidate, original) > ALONE
+        return alone and max(candidate, original) > HELD_UP * min(candidate, original)
 
     def _cpu_is_known(self) -> bool:
         """Whether the CPU clock is fine enough to have moved in every stretch."""

@@ -18,10 +18,11 @@ ROUNDS = st.lists(
 
 
 def a_round(
-    candidate: float, *, before: float = 1.0, after: float = 1.0, cpu: float = 0.5, steady=True
+    candidate: float, *, before: float = 1.0, after: float = 1.0, cpu: float | None = None, steady=True
 ) -> Round:
-    """Wall times as given; the candidate's CPU time is `cpu` of the original's 1 ms."""
-    return Round(Segment(before, 1.0), Segment(candidate, cpu), Segment(after, 1.0), steady=steady)
+    """Wall times as given; the original's CPU time is 1 ms, the candidate's its wall time."""
+    ours = Segment(candidate, candidate if cpu is None else cpu)
+    return Round(Segment(before, 1.0), ours, Segment(after, 1.0), steady=steady)
 
 
 def test_the_ratio_is_the_median_over_rounds_against_either_original() -> None:
@@ -59,6 +60,16 @@ def test_noisy_rounds_are_judged_by_cpu_time_and_say_so() -> None:
     assert timed.figures()["ratio_basis"] == "cpu"
     assert timed.figures()["latency_ratio"] == timed.figures()["cpu_ratio"] == 0.5
     assert "by process CPU time: noise 6.0% is over 5%" in timed.method()["ratio"]
+
+
+def test_a_candidate_that_alone_waited_for_the_cpu_is_judged_by_cpu_time() -> None:
+    held_up = Timed((a_round(9.0, cpu=0.8),) * 9)
+    assert held_up.noise() == 0.0
+    assert held_up.figures()["ratio_basis"] == "cpu"
+    assert "one of the two was held up by other work" in held_up.method()["ratio"]
+    # Two threads that share the work are no disturbance: there CPU time is above wall time.
+    shared = Round(Segment(0.6, 1.0), Segment(0.4, 0.4), Segment(0.6, 1.0))
+    assert Timed((shared,) * 9).figures()["ratio_basis"] == "wall"
 
 
 def test_a_clock_of_whole_ticks_is_never_the_judge() -> None:
