@@ -18,7 +18,7 @@ from tests.benchmarks.peers import grid, judgement, ours, table
 from tests.benchmarks.peers.judgement import Judged
 from tests.benchmarks.peers.material import MATERIALS, Material
 
-ROUNDS = 60
+ROUNDS = 100
 SAMPLES = 2000
 
 
