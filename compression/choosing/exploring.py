@@ -66,11 +66,12 @@ class Exploring:
         for recipe in search.candidates(self._facts(), self._job.device_class):
             self._look(recipe)
         self._widened()
-        best = self._best_static()
-        if best is not None:
-            best = self._given_back(best)
-            best = self._finished(best)
-            self._mixed(best)
+        first = self._best_static()
+        if first is not None:
+            best = self._given_back(first)
+            if self._pays(best):
+                best = self._finished(best)
+                self._mixed(best)
         return self.looks
 
     def _facts(self) -> search.Facts:
@@ -94,7 +95,7 @@ class Exploring:
         )
 
     def _look(self, recipe: Recipe) -> Preview:
-        self._say("looking", recipe.label, 0.3)
+        self._say("looking", recipe.label, 0.5 - 0.2 * 0.95 ** len(self.looks))
         found = preview.look(
             self._material, self._model, self._original, recipe, folder=self._folder
         )
@@ -128,11 +129,16 @@ class Exploring:
                 break
             wanted = [*float_kinds, kind]
             members = [name for one in wanted for name in kinds[one]]
-            why = f"{', '.join(wanted)} float"
+            why = f"but {', '.join(wanted)}"
             tried = self._look(refining.without(first.recipe, members, why))
             if tried.agreement and tried.cpu_ratio < best.cpu_ratio - FASTER:
                 best, float_kinds = tried, wanted
         return best
+
+    def _pays(self, best: Preview) -> bool:
+        """Whether a static recipe is faster than float arithmetic from weights of the same size."""
+        plain = [one for one in self.looks if one.recipe.label == WEIGHTS and one.agreement]
+        return not plain or best.cpu_ratio < plain[0].cpu_ratio - FASTER
 
     def _finished(self, best: Preview) -> Preview:
         """Add the passes that bring the outputs closer, each only where it does."""

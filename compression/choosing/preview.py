@@ -20,6 +20,7 @@ from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.errors import BadModel
 from compression.job import Agreement, PassSpec, Recipe, Runtime
+from compression.passes import naming
 from compression.words import Words
 
 FEW = 6
@@ -86,7 +87,8 @@ def make(material: Material, model: onnx.ModelProto, found: Preview) -> None:
 def _made(
     material: Material, model: onnx.ModelProto, recipe: Recipe
 ) -> tuple[onnx.ModelProto, bytes]:
-    variant = pipeline.run(recipe, model, calibrate=material.calibrate, evidence=material.evidence)
+    made = pipeline.run(recipe, model, calibrate=material.calibrate, evidence=material.evidence)
+    variant = naming.shorten(made)
     return variant, variant.SerializeToString(deterministic=True)
 
 
