@@ -154,6 +154,13 @@ def test_nothing_on_the_frontier_beats_another_and_all_else_is_matched(found: li
             assert matching
 
 
+def test_what_may_be_as_slow_as_the_original_and_is_as_large_is_no_peer() -> None:
+    even = Point("untouched", 999, (0.985, 0.93, 1.01), 1.0)
+    faster = Point("faster", 999, (0.95, 0.93, 0.97), 1.0)
+    assert frontier.frontier([even], ORIGINAL) == []
+    assert frontier.frontier([even, faster], ORIGINAL) == [faster]
+
+
 @given(st.lists(points, max_size=12), st.floats(0.0, 0.1))
 def test_screening_never_loses_a_point_of_the_frontier(found: list[Point], slack: float) -> None:
     left = frontier.screened(found, ORIGINAL, slack=slack)

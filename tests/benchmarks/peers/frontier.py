@@ -57,12 +57,13 @@ class Verdict:
 def frontier(points: Sequence[Point], original: Point) -> list[Point]:
     """The points that neither another one nor the original matches in all three respects.
 
-    Best agreement first; what is equal within `SIZE_EQUAL` and `CPU_EQUAL` counts as matched.
+    Best agreement first; what is equal within `SIZE_EQUAL` and `CPU_EQUAL` counts as matched, and
+    what agrees less must be faster than chance explains, or smaller.
     """
     kept = [original]
     for one in sorted(points, key=lambda point: (-point.agreement, point.cpu[0], point.size)):
         if not any(
-            other.size <= SIZE_EQUAL * one.size and other.cpu[0] <= CPU_EQUAL * one.cpu[0]
+            other.size <= SIZE_EQUAL * one.size and other.cpu[0] <= CPU_EQUAL * one.cpu[2]
             for other in kept
         ):
             kept.append(one)

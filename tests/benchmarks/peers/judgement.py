@@ -80,9 +80,13 @@ class Bench:
     def row(self, label: str, built: builds.Built | None = None) -> Row:
         """What the table says of a variant."""
         point, tally = self.point(label), self.tallies[label]
+        scored = {}
+        if self.material.score is not None:
+            session = runtime.session(self.paths[label])
+            scored["score"] = self.material.score(lambda feeds: runtime.run(session, feeds))
         return Row(
             label=label, size=point.size, cpu=point.cpu, agreement=point.agreement,
-            sqnr_db=tally.sqnr_db(), metrics=tally.metric_values(),
+            sqnr_db=tally.sqnr_db(), metrics=tally.metric_values() | scored,
             user_s=built.user_s if built else 0.0, peak_mib=built.peak_mib if built else 0.0,
             quantized=weights.share_quantized(self.material.model, self.paths[label]),
         )  # fmt: skip

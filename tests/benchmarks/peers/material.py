@@ -21,6 +21,7 @@ from tests.fixtures.trained import collection
 
 CALIBRATING = 200
 EVALUATING = 1000
+SCORING = 400
 _RENDERED_SEED = 31
 Score = Callable[[collection.Run], float]
 
@@ -106,7 +107,7 @@ def _trained(name: str) -> Material:
             trained.write_inputs(evaluation, EVALUATING, collection.EVALUATION_SEED)
 
     def score(run: collection.Run) -> float:
-        return trained.evaluate(run, EVALUATING, collection.EVALUATION_SEED)
+        return trained.evaluate(run, SCORING, collection.EVALUATION_SEED)
 
     return Material(name, trained.onnx, calibration, evaluation, trained.outputs, score)
 
