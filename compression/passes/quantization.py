@@ -12,7 +12,7 @@ import onnx
 from pydantic import Field
 
 from compression.errors import BadModel
-from compression.passes import qdq, rounding
+from compression.passes import planning, qdq, rounding
 from compression.statistics import Range
 from compression.words import Words
 
@@ -22,12 +22,6 @@ ELEMENTWISE = (
     "Add", "Mul", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax", "Concat",
 )  # fmt: skip
 """Fused only with quantized inputs and a quantized output."""
-PASSING = (
-    "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Expand",
-)  # fmt: skip
-"""They move values without changing them, so input and output share scale and zero point."""
-ACTIVATIONS = ("Relu", "Clip")
-"""The runtime folds them into the QuantizeLinear that follows."""
 ALL = (*WEIGHTED, *ELEMENTWISE)
 
 
@@ -73,7 +67,7 @@ def rounded(
         for node in model.graph.node
         if _wanted(node, settings) and _possible(graph, node, ranges)
     ]
-    plan = _plan(graph, chosen, settings, ranges)
+    plan = planning.plan(graph, chosen, settings, ranges, elementwise=ELEMENTWISE)
     return tuple(name for name in ranges if name in plan.grids and name not in plan.same_as)
 
 
@@ -93,7 +87,7 @@ def apply(
     ]
     if not chosen:
         raise BadModel(f"cannot quantize: no operator of {', '.join(settings.operators)} qualifies")
-    plan = _plan(graph, chosen, settings, ranges)
+    plan = planning.plan(graph, chosen, settings, ranges, elementwise=ELEMENTWISE)
     writer = qdq.Writer(graph, plan)
     for node in chosen:
         _weights(writer, graph, node, settings)
@@ -142,61 +136,6 @@ def _plain_gemm(graph: qdq.Graph, node: onnx.NodeProto) -> bool:
         and not graph.flag(node, "transA")
         and (not bias or graph.weights[bias].size == columns)
     )
-
-
-def _plan(
-    graph: qdq.Graph,
-    chosen: list[onnx.NodeProto],
-    settings: Settings,
-    ranges: dict[str, Range],
-) -> qdq.Plan:
-    """Decide which tensors are quantized, and which of them for all their readers."""
-    plan = qdq.Plan(nodes={node.output[0] for node in chosen})
-    for node in chosen:
-        if node.op_type == "Gather":
-            continue
-        inputs = node.input if node.op_type in ELEMENTWISE else node.input[:1]
-        plan.read |= {name for name in inputs if name and name not in graph.weights}
-        if node.op_type == "Conv" or node.op_type in ELEMENTWISE:
-            plan.whole.add(_settled(graph, node.output[0]))
-    _through(graph, plan)
-    for name in plan.read | plan.whole:
-        if name not in plan.same_as:
-            seen = ranges.get(name)
-            if seen is None:  # a Relu's output may be unmeasured only where its input is too
-                plan.read.discard(name)
-                plan.whole.discard(name)
-                continue
-            low, high = seen.cut(settings.reach)
-            plan.grids[name] = rounding.activation_grid(
-                low, high, kind=settings.activations, symmetric=settings.symmetric
-            )
-    for name, source in plan.same_as.items():
-        plan.grids[name] = plan.grids[source]
-    plan.nodes |= {graph.maker[name].output[0] for name in plan.same_as}
-    return plan
-
-
-def _settled(graph: qdq.Graph, name: str) -> str:
-    """The tensor to quantize: behind a Relu or Clip that alone reads `name`."""
-    readers = graph.readers.get(name, [])
-    if len(readers) == 1 and name not in graph.outputs and readers[0].op_type in ACTIVATIONS:
-        return str(readers[0].output[0])
-    return name
-
-
-def _through(graph: qdq.Graph, plan: qdq.Plan) -> None:
-    """Carry integers through nodes that only move values, where integers are wanted behind."""
-    wanted = set(plan.read)
-    moving = [node for node in graph.nodes if node.op_type in PASSING and len(node.output) == 1]
-    for node in reversed(moving):
-        if node.output[0] in wanted and node.output[0] not in plan.whole:
-            wanted.add(node.input[0])
-    for node in moving:
-        source, target = node.input[0], node.output[0]
-        if source in plan.whole and target in wanted and target not in plan.whole:
-            plan.same_as[target] = plan.same_as.get(source, source)
-            plan.whole.add(target)
 
 
 def _weights(

@@ -87,6 +87,15 @@ def test_all_operators_leave_no_float_island_in_a_cnn(tmp_path: Path) -> None:
     assert found["QuantizeLinear"] == 1  # only the input
 
 
+def test_integers_go_through_what_only_moves_values(tmp_path: Path) -> None:
+    layers = ["conv", "swap", "grow", "conv"]
+    path = random_graph(tmp_path / "m.onnx", layers, seed=0, opset=18)
+    found = fused(variant(path, {"operators": ["*"]}), tmp_path)
+    assert (found["QLinearConv"], found["QLinearConcat"]) == (3, 1)
+    assert (found["Split"], found["Resize"]) == (1, 1)
+    assert found["QuantizeLinear"] == 1  # only the input
+
+
 def test_nodes_can_stay_float(tmp_path: Path) -> None:
     path = models.cnn(tmp_path / "m.onnx")
     names = quantization.eligible(graph.regular(path), quantization.Settings())
@@ -319,7 +328,10 @@ def test_refuses_unknown_passes_and_parameters(
         pipeline.run(Recipe(label="x", passes=(spec,)), model, calibrate=lambda _: {})
 
 
-LAYERS = ("conv", "depthwise", "relu", "clip", "residual", "maxpool", "sigmoid", "scale", "concat")
+LAYERS = (
+    "conv", "depthwise", "relu", "clip", "residual", "maxpool", "sigmoid", "scale", "concat",
+    "swap", "grow",
+)  # fmt: skip
 
 
 def random_graph(path: Path, layers: Sequence[str], *, seed: int, opset: int) -> Path:
@@ -348,7 +360,19 @@ def random_graph(path: Path, layers: Sequence[str], *, seed: int, opset: int) ->
                 helper.make_node("MaxPool", [at], [out], kernel_shape=[3, 3], pads=[1] * 4)
             )
         elif layer == "residual":
-            nodes.append(helper.make_node("Add", [at, "t0" if width == 4 else at], [out]))
+            first = width == 4 and "grow" not in layers[:index]
+            nodes.append(helper.make_node("Add", [at, "t0" if first else at], [out]))
+        elif layer == "swap":
+            halves = [f"{out}a", f"{out}b"]
+            nodes.append(helper.make_node("Split", [at], halves, axis=1, num_outputs=2))
+            if opset < 18:
+                del nodes[-1].attribute[1]
+            nodes.append(helper.make_node("Concat", halves[::-1], [out], axis=1))
+        elif layer == "grow":
+            weights["twice"], weights["roi"] = np.array([1, 1, 2, 2], "f4"), np.zeros(0, "f4")
+            modes = {"mode": "nearest", "nearest_mode": "floor"}
+            modes["coordinate_transformation_mode"] = "asymmetric"
+            nodes.append(helper.make_node("Resize", [at, "roi", "twice"], [out], **modes))
         elif layer == "concat":
             nodes.append(helper.make_node("Concat", [at, at], [out], axis=1))
             width *= 2
@@ -365,9 +389,14 @@ def random_graph(path: Path, layers: Sequence[str], *, seed: int, opset: int) ->
     return models.save(path, nodes, weights, *shapes, opset=opset)
 
 
+def few_wide(layers: list[str]) -> bool:
+    """Whether the graph stays small."""
+    return layers.count("concat") < 3 and layers.count("grow") < 3
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    layers=st.lists(st.sampled_from(LAYERS), max_size=6).filter(lambda x: x.count("concat") < 3),
+    layers=st.lists(st.sampled_from(LAYERS), max_size=6).filter(few_wide),
     seed=st.integers(0, 1000),
     opset=st.sampled_from([11, 13, 17, 18]),
     everything=st.booleans(),
