@@ -121,10 +121,11 @@ def extremes(
         BadInputs: there are no samples.
         BadModel: the model does not run on one of them, or has no such float tensor.
     """
-    session = taps.session(taps.extremes(model, names), threads=threads)
+    # A model of doubles or of whole numbers has none, and a graph without outputs does not load.
+    session = taps.session(taps.extremes(model, names), threads=threads) if names else None
     seen = Accumulator(names)
     for done, sample in enumerate(feeds, start=1):
-        found = runtime.run(session, sample)
+        found = runtime.run(session, sample) if session is not None else {}
         rows = [found[f"{taps.SEEN}{at}"] for at in range(len(names))]
         low, high = (np.array([row[at] for row in rows], np.float64) for at in (0, 1))
         shapes = {n: tuple(map(int, row[2:])) for n, row in zip(names, rows, strict=True)}

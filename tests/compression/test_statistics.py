@@ -10,7 +10,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from compression import graph, pipeline, runtime, statistics
 from compression.calibration import gathering, histograms, taps
@@ -54,6 +54,22 @@ def test_ranges_are_those_of_the_tensors(cnn: onnx.ModelProto) -> None:
         rows = values.reshape(COUNT, -1)
         assert found[name].low == pytest.approx(float(rows.min()), rel=1e-4, abs=1e-6)
         assert found[name].mean_high == pytest.approx(float(rows.max(1).mean()), rel=1e-4, abs=1e-6)
+
+
+def test_a_model_of_doubles_has_no_ranges() -> None:
+    weight = numpy_helper.from_array(np.ones((4, 2)), "w")
+    x, y = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [1, size])
+        for name, size in (("x", 4), ("y", 2))
+    )
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    made = helper.make_graph(nodes, "doubles", [x], [y], [weight])
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(made, opset_imports=opsets, ir_version=8)
+    feeds = [{"x": np.ones((1, 4))}, {"x": np.zeros((1, 4))}]
+    assert statistics.ranges(model, feeds, count=2) == {}
+    with pytest.raises(BadInputs, match="no samples"):
+        statistics.ranges(model, [], count=0)
 
 
 def test_no_activation_is_kept_until_the_end_of_a_run(tmp_path: Path) -> None:
