@@ -18,7 +18,12 @@ ROUNDS = st.lists(
 
 
 def a_round(
-    candidate: float, *, before: float = 1.0, after: float = 1.0, cpu: float | None = None, steady=True
+    candidate: float,
+    *,
+    before: float = 1.0,
+    after: float = 1.0,
+    cpu: float | None = None,
+    steady: bool = True,
 ) -> Round:
     """Wall times as given; the original's CPU time is 1 ms, the candidate's its wall time."""
     ours = Segment(candidate, candidate if cpu is None else cpu)

@@ -59,9 +59,9 @@ def products() -> dict[str, bool]:
 
 def _exact(x: Any, w: Any) -> bool:
     """Whether the runtime's MatMulInteger of two matrices is what whole numbers give."""
-    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - other modes lack it
 
-    from compression import runtime  # noqa: PLC0415
+    from compression import runtime  # noqa: PLC0415 - other modes lack it
 
     kind = getattr(TensorProto, str(x.dtype).upper())
     graph = helper.make_graph(
@@ -81,10 +81,10 @@ def answers(folder: Path) -> dict[str, Any]:
 
     Returns the CPU seconds of one run by the model's name, or why it did not run.
     """
-    import numpy as np  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415 - the other modes start without it
 
-    from compression import runtime, samples  # noqa: PLC0415
-    from compression.errors import BadModel  # noqa: PLC0415
+    from compression import runtime, samples  # noqa: PLC0415 - other modes lack it
+    from compression.errors import BadModel  # noqa: PLC0415 - other modes lack it
 
     told: dict[str, Any] = {}
     original = runtime.session(folder / "original.onnx")

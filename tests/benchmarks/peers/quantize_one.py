@@ -61,7 +61,7 @@ class Reader:
 
 def prepare(_: dict, model: Path, __: Path, out: Path) -> None:
     """What the tools' own guides ask for first: folding, shapes, a later operator set."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415 - other peers lack it
 
     part = out.with_suffix(".first.onnx")
     _first_that_works(model, part, quant_pre_process)
@@ -87,7 +87,7 @@ def _first_that_works(model: Path, out: Path, process) -> None:
 
 def static(setting: dict, model: Path, calibration: Path, out: Path) -> float:
     """onnxruntime's quantize_static; the seconds that ranges took which lay there already."""
-    from onnxruntime import quantization  # noqa: PLC0415
+    from onnxruntime import quantization  # noqa: PLC0415 - other peers lack it
 
     kinds = {"u": quantization.QuantType.QUInt8, "s": quantization.QuantType.QInt8}
     activation, weight = setting.get("types", "ss")
@@ -119,7 +119,7 @@ def _taken(ranges: Path) -> Path:
 
 def dynamic(setting: dict, model: Path, _: Path, out: Path) -> None:
     """onnxruntime's quantize_dynamic."""
-    from onnxruntime import quantization  # noqa: PLC0415
+    from onnxruntime import quantization  # noqa: PLC0415 - other peers lack it
 
     kinds = {"u": quantization.QuantType.QUInt8, "s": quantization.QuantType.QInt8}
     quantization.quantize_dynamic(
@@ -135,7 +135,7 @@ def dynamic(setting: dict, model: Path, _: Path, out: Path) -> None:
 
 def nbits(setting: dict, model: Path, _: Path, out: Path) -> None:
     """onnxruntime's MatMulNBitsQuantizer: weights in blocks."""
-    from onnxruntime.quantization import matmul_nbits_quantizer as tool  # noqa: PLC0415
+    from onnxruntime.quantization import matmul_nbits_quantizer as tool  # noqa: PLC0415 - other peers lack it
 
     config = tool.DefaultWeightOnlyQuantConfig(
         block_size=setting["block"], is_symmetric=True, accuracy_level=4, bits=setting["bits"]
@@ -147,8 +147,8 @@ def nbits(setting: dict, model: Path, _: Path, out: Path) -> None:
 
 def nncf(setting: dict, model: Path, calibration: Path, out: Path) -> None:
     """NNCF's ONNX backend."""
-    import nncf as tool  # noqa: PLC0415
-    from nncf.quantization import advanced_parameters as advanced  # noqa: PLC0415
+    import nncf as tool  # noqa: PLC0415 - other peers lack it
+    from nncf.quantization import advanced_parameters as advanced  # noqa: PLC0415 - other peers lack it
 
     reader = Reader(calibration, model)
     options = {}
