@@ -1,9 +1,10 @@
 """The stated grid: which settings of which public tools are tried on every model (pure).
 
 Of onnxruntime's static quantization every combination of types, per-channel or per-tensor, all
-operators or those with weights, in Q/DQ form; the operator form, histograms and SmoothQuant at
-the settings that are right for most. Of its dynamic quantization all, of MatMulNBits and NNCF
-what their guides name. Without a `raw`, a setting starts from the prepared model.
+operators or those with weights, in Q/DQ form; the operator form and histograms at the types that
+are right for most (its SmoothQuant needs a package that is no longer made). Of its dynamic
+quantization all, of MatMulNBits and NNCF what their guides name. Without a `raw`, a setting starts
+from the prepared model.
 """
 
 from typing import Any
@@ -22,7 +23,6 @@ _OPTIONS: dict[str, Setting] = {
     "QOperator": {"format": "QOperator"},
     "entropy": {"ranges": "Entropy"},
     "percentile": {"ranges": "Percentile"},
-    "smooth": {"extra": {"SmoothQuant": True}},
 }
 
 
