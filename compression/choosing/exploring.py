@@ -21,7 +21,7 @@ from compression.passes import quantization, rescaling, stored, unrolling
 
 GOOD_DB = 35.0
 """Above this nobody looks for nodes to leave float."""
-TARGETS_DB = (35.0, 40.0)
+TARGETS_DB = (35.0, 40.0, 46.0)
 """How close stored weights alone should come, where 8 bits for all come less close."""
 CULPRIT_DB = 40.0
 FASTER = 0.02
@@ -84,6 +84,7 @@ class Exploring:
         counts = Counter(makers[name] for name in quantization.eligible(self._model, settings))
         recurrent = Counter(node.op_type for node in self._model.graph.node)["LSTM"]
         outlying = rescaling.outlying(self._model, ranges)
+        sizes = stored.storable(self._model, stored.Settings())
         weighted = {kind: counts[kind] for kind in ("Conv", "Gemm", "MatMul")}
         return search.Facts(
             weighted={**weighted, "LSTM": recurrent},
@@ -91,7 +92,7 @@ class Exploring:
             looked_up=counts["Gather"],
             outlying=outlying,
             unrollable=unrolling.possible(self._model, outlying),
-            stored=refining.weight_bytes(self._model) >= _LEAST_STORED_BYTES,
+            stored=sum(sizes.values()) >= _LEAST_STORED_BYTES,
         )
 
     def _look(self, recipe: Recipe) -> Preview:
@@ -99,7 +100,8 @@ class Exploring:
         found = preview.look(
             self._material, self._model, self._original, recipe, folder=self._folder
         )
-        self.looks.append(found)
+        if all(one.key != found.key for one in self.looks):
+            self.looks.append(found)
         return found
 
     def _in_time(self) -> bool:
@@ -168,7 +170,7 @@ class Exploring:
         """Store in 16 bits those constants whose rounding is felt, as few as it takes."""
         labels = {WEIGHTS, DYNAMIC}
         firsts = [one for one in self.looks if one.recipe.label in labels and one.agreement]
-        if not firsts or min(one.sqnr_db for one in firsts) >= TARGETS_DB[0]:
+        if not firsts or min(one.sqnr_db for one in firsts) >= TARGETS_DB[-1]:
             return
         spec = PassSpec(name="stored", parameters={"wide_share": 0.0})
         sizes = stored.storable(self._model, stored.Settings())

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
-from onnx import numpy_helper
 
 from compression.job import PassSpec, Recipe
 
@@ -113,12 +112,3 @@ def _island(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _groups(node: onnx.NodeProto) -> int:
     return next((int(one.i) for one in node.attribute if one.name == "group"), 1)
-
-
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all float constants of the main graph."""
-    return sum(
-        numpy_helper.to_array(tensor).nbytes
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-    )

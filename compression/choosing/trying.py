@@ -27,9 +27,6 @@ from compression.job import (
     TrialAnswer,
 )
 
-MOST_RUNGS = 5
-"""Candidates of the front that get their trials, beside the original."""
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -101,13 +98,14 @@ class Trying:
             else:
                 self.reject(Rejected(recipe=look.recipe, reason=reason))
         found = front.split(hopeful)
-        left = verdict.fitting_first(
-            [*found.front, *(look for look, _ in found.behind)], self.budget, size_mib=self.size_mib
+        first, rest = verdict.in_line(
+            found.front, [look for look, _ in found.behind], self.budget, size_mib=self.size_mib
         )
-        count, most = len(left), len(found.front)
         self._beaten = {look.key: by.recipe.label for look, by in found.behind}
+        left = [*first, *rest]
+        count, most = len(left), len(first)
         while left and self._in_time(0):
-            kept = self._choose(left, count, most=min(most, MOST_RUNGS), make=make)
+            kept = self._choose(left, count, most=most, make=make)
             self._report(kept)
             if any(rung.meets_budget for rung in self.rungs[1:]):
                 break

@@ -12,6 +12,10 @@ from compression.ruler import timing
 
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
+MOST_RUNGS = 5
+"""Candidates that get a trial because they look as if they met the budget."""
+MOST_MISSES = 2
+"""Those that get one although they do not."""
 NEAR = 0.03
 """What falls short of the least agreement by less than this stays on the ladder."""
 SPACE = ("size_mib", "size_ratio", "peak_memory_mib", "memory_ratio")
@@ -50,20 +54,30 @@ def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
     return None
 
 
-def fitting_first(looks: Sequence[Preview], budget: Budget, *, size_mib: float) -> list[Preview]:
-    """Return the looks in the same order, but those behind that look too large or too slow."""
+def in_line(
+    looks: Sequence[Preview], others: Sequence[Preview], budget: Budget, *, size_mib: float
+) -> tuple[list[Preview], list[Preview]]:
+    """Divide candidates into those that get a trial, and those that wait in case none is kept.
 
-    def over(look: Preview) -> bool:
-        mib = look.size_bytes / 2**20
-        sizes = (budget.size_mib, budget.size_ratio and size_mib * budget.size_ratio)
-        too_large = any(bound is not None and mib > bound for bound in sizes)
-        least = least_agreement(budget)
-        seen = look.agreement
-        too_far = seen is None or seen.value + ladder.standard_error(seen) < least
-        slow = budget.latency_ratio is not None and look.cpu_ratio > budget.latency_ratio / WORTH
-        return too_large or too_far or slow
+    `looks` are the front, in order. First come those that look as if they met the budget, then a
+    few that do not, since a lower demand might be met by them. `size_mib` is the original's.
+    """
+    fits = [look for look in looks if not _over(look, budget, size_mib)]
+    misses = [look for look in looks if _over(look, budget, size_mib)]
+    first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
+    rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]
+    return first, sorted(rest, key=lambda look: _over(look, budget, size_mib))
 
-    return sorted(looks, key=over)
+
+def _over(look: Preview, budget: Budget, size_mib: float) -> bool:
+    """Whether a candidate looks too large, too slow or too far off."""
+    mib = look.size_bytes / 2**20
+    sizes = (budget.size_mib, budget.size_ratio and size_mib * budget.size_ratio)
+    too_large = any(bound is not None and mib > bound for bound in sizes)
+    least, seen = least_agreement(budget), look.agreement
+    too_far = seen is None or seen.value + ladder.standard_error(seen) < least
+    slow = budget.latency_ratio is not None and look.cpu_ratio > budget.latency_ratio / WORTH
+    return too_large or too_far or slow
 
 
 def needless(label: str) -> str:

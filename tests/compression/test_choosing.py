@@ -90,8 +90,13 @@ def test_what_looks_beyond_the_budget_is_tried_last() -> None:
         look(label="fits"), look(0.97, low=0.9, label="perhaps"),
     ]  # fmt: skip
     budget = Budget(size_mib=2, latency_ratio=0.6, min_agreement=0.98)
-    found = verdict.fitting_first(looks, budget, size_mib=4)
-    assert [one.recipe.label for one in found] == ["fits", "perhaps", "large", "slow", "far"]
+    first, rest = verdict.in_line(looks, [], budget, size_mib=4)
+    assert [one.recipe.label for one in first] == ["fits", "perhaps", "large", "slow"]
+    assert [one.recipe.label for one in rest] == ["far"]
+    many = [look(label=f"fits {n}") for n in range(7)]
+    first, rest = verdict.in_line([looks[0], *many], looks[1:2], budget, size_mib=4)
+    assert [one.recipe.label for one in first] == [*(f"fits {n}" for n in range(5)), "large"]
+    assert [one.recipe.label for one in rest] == ["fits 5", "fits 6", "slow"]
 
 
 def labels(device: DeviceClass, **counts: int) -> list[str]:
