@@ -130,10 +130,11 @@ def test_samples_of_one_source_count_as_one_draw() -> None:
 
 
 points = st.builds(
-    lambda size, cpu, agreed: Point(f"{size} {cpu} {agreed}", size, (cpu, cpu, cpu), agreed),
+    lambda *made: Point(str(made), made[0], (made[1],) * 3, made[2], made[3]),
     st.integers(100, 2000),
     st.floats(0.1, 3.0),
     st.floats(0.0, 1.0),
+    st.floats(-5.0, 60.0),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 SIZE_ALLOWANCE, CPU_ALLOWANCE = 1.02, 1.03
 SIZE_EQUAL, CPU_EQUAL = 1.005, 1.01
 """Factors within which two points are the same: measuring again would swap them."""
-FAR = 0.75
+NEARER_DB = 3.0
 LEAST_AGREEMENT = 0.8
 """A peer's variant below this is of no use to anybody, however fast; it is shown, not judged."""
 Interval = tuple[float, float, float]
@@ -21,6 +21,7 @@ class Point:
     size: int
     cpu: Interval
     agreement: float
+    sqnr_db: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def frontier(points: Sequence[Point], original: Point) -> list[Point]:
 def screened(points: Sequence[Point], original: Point, *, slack: float) -> list[Point]:
     """What may still be on the frontier when agreement is known better than to `slack`.
 
-    What another one beats by far in speed is not given that slack.
+    Where another one is clearly nearer by its error, it need not agree more: of few samples all
+    may agree, and the one with ten times the error will be the first that does not.
     """
     found = []
     for one in points:
@@ -81,7 +83,7 @@ def screened(points: Sequence[Point], original: Point, *, slack: float) -> list[
         beaten = any(
             other.size <= SIZE_EQUAL * one.size
             and other.cpu[2] <= one.cpu[1]
-            and other.agreement >= one.agreement + slack * (other.cpu[0] > FAR * one.cpu[0])
+            and other.agreement >= one.agreement + slack * (other.sqnr_db < one.sqnr_db + NEARER_DB)
             for other in rivals
         )
         if not beaten:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compression import runtime, samples
+from compression.alike import numbers
 from tests.benchmarks.peers import builds, frontier, judging, race, scores, weights
 from tests.benchmarks.peers.frontier import Comparison, Interval, Point, Verdict
 from tests.benchmarks.peers.grid import Setting
@@ -65,7 +66,8 @@ class Bench:
         """A variant as a point of the frontier."""
         shares = self.tallies[label].shares().sum(axis=0)
         agreement = float(shares[0] / shares[1]) if shares[1] else 1.0
-        return Point(label, self.paths[label].stat().st_size, self.times.ratio(label), agreement)
+        size, cpu = self.paths[label].stat().st_size, self.times.ratio(label)
+        return Point(label, size, cpu, agreement, self.tallies[label].sqnr_db())
 
     def compare(self, rung: str, peer: str) -> Comparison:
         """A rung beside a peer: the same samples, the same rounds."""
@@ -134,7 +136,8 @@ def measure(
 
 def original_point(material: Material) -> Point:
     """The original as a point: nothing that is larger and slower is worth anything."""
-    return Point(ORIGINAL, material.model.stat().st_size, (1.0, 1.0, 1.0), 1.0)
+    size = material.model.stat().st_size
+    return Point(ORIGINAL, size, (1.0, 1.0, 1.0), 1.0, numbers.EXACT_DB)
 
 
 def judge(
