@@ -22,8 +22,8 @@ from compression.job import (
 from compression.words import explain
 
 FILE = "ladder.json"
-SAME_SPEED = 0.05
-"""Latency ratios are compared in steps of this, since their last digit is noise."""
+SAME_SPEED = 0.1
+"""What is slower than the fastest by less than this share may come first by being smaller."""
 
 _Figure = Callable[[Measurement], float]
 # Budget field -> (what it is called, unit, how the measurement says it). All are upper bounds.
@@ -134,7 +134,8 @@ def in_order(rungs: Sequence[Rung], budget: Budget, *, cores: int) -> list[Rung]
 
     The agreement that orders is the one that they were chosen by (`standing`). What is within one
     standard error of the highest is as good (Breiman et al., "Classification and Regression
-    Trees", 1984, section 3.4.3): among those the faster comes first, then the smaller.
+    Trees", 1984, section 3.4.3): among those the faster comes first. What is nearly as fast as the
+    fastest is ordered by time x size.
     """
     far = {id(rung): shortfall(rung.measurement, budget, cores=cores) for rung in rungs}
     meeting = [standing(rung) for rung in rungs if not far[id(rung)]]
@@ -142,12 +143,19 @@ def in_order(rungs: Sequence[Rung], budget: Budget, *, cores: int) -> list[Rung]
     tops = [one for one in meeting if one.value == best]
     least = min((one.value - standard_error(one) for one in tops), default=2.0)
 
+    def as_good(rung: Rung) -> bool:
+        return not far[id(rung)] and standing(rung).value >= least
+
+    ratios = [rung.measurement.latency_ratio for rung in rungs if as_good(rung)]
+    fast = min(ratios, default=0.0) * (1 + SAME_SPEED)
+
     def place(rung: Rung) -> tuple[float, ...]:
-        m, value = rung.measurement, standing(rung).value
-        as_good = not far[id(rung)] and value >= least
-        likeness = -1.0 if as_good else -value
-        speed = round(m.latency_ratio / SAME_SPEED)
-        return (far[id(rung)], float(not as_good), likeness, speed, m.size_mib, m.latency_ratio)
+        m = rung.measurement
+        if not as_good(rung):
+            return (far[id(rung)], 1.0, -standing(rung).value, m.latency_ratio, m.size_mib)
+        as_fast = m.latency_ratio <= fast
+        cost = m.latency_ratio * m.size_mib if as_fast else m.latency_ratio
+        return (0.0, 0.0, float(not as_fast), cost, m.size_mib)
 
     return sorted(rungs, key=place)
 
