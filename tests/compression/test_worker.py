@@ -32,8 +32,9 @@ from compression.words import Words
 from tests.compression import parent
 from tests.simulators import models
 
+STATIC = PassSpec(name="quantization")
 FEW = tuple(
-    Recipe(label=label, passes=(PassSpec(name="quantization", parameters=parameters), STORED))
+    Recipe(label=label, passes=(STATIC.model_copy(update={"parameters": parameters}), STORED))
     for label, parameters in (
         ("per-channel", {"weights": "s8-7bit"}),
         ("per-tensor", {"weights": "s8-7bit", "per_channel": False}),
@@ -101,12 +102,10 @@ def done(said: list[Words]) -> Done:
 
 
 def test_makes_a_ladder_that_can_be_served(job: CompressJob) -> None:
-    said = parent.follow(changed(job, recipes=()))
+    said = parent.follow(changed(job, recipes=FEW[:2]))
     found = done(said).ladder
     out = Path(job.out_dir)
     assert ladder.load(out) == found
-    labels = [rung.recipe.label for rung in found.rungs]
-    assert "original" in labels
     for rung in found.rungs:
         assert sha256(out / rung.file) == rung.sha256
         assert rung.file == f"rung-{rung.sha256[:12]}.onnx"
@@ -114,18 +113,27 @@ def test_makes_a_ladder_that_can_be_served(job: CompressJob) -> None:
         with samples.open_samples(out / str(rung.probe), runtime.inputs(session)) as probe:
             got = runtime.run(session, probe.sample(0))["logits"]
             assert np.allclose(got, probe.expected(0)["logits"], atol=1e-4)
-    original = next(rung for rung in found.rungs if rung.recipe.label == "original")
+    (original,) = [rung for rung in found.rungs if rung.recipe.label == "original"]
     assert original.measurement.agreement.value == 1.0
     assert original.misses == ("size ratio 1.00 over budget 0.50",)
-    smaller = [rung for rung in found.rungs if rung.measurement.size_mib < 0.5 * 0.2]
-    assert len(found.rungs) + len(found.rejected) >= 5
-    assert all(rung.measurement.agreement.guessed for rung in smaller)
+    assert all(rung.measurement.agreement.guessed for rung in found.rungs)
     assert {path.name for path in out.iterdir()} == {
         "work", "ladder.json", *(r.file for r in found.rungs), *(str(r.probe) for r in found.rungs),
     }  # fmt: skip
 
 
+def test_what_nobody_named_is_searched_for(job: CompressJob) -> None:
+    found = done(parent.follow(changed(job, recipes=()), trial=pretend)).ladder
+    tried = [one.recipe.label for one in (*found.rungs, *found.rejected)]
+    assert len(set(tried)) == len(tried)
+    assert {"original", "simplified", "int8 weights", "int8 per-channel"} <= set(tried)
+    assert found.rungs[0].meets_budget
+
+
 def test_says_what_it_does_and_asks_for_the_original_first(job: CompressJob) -> None:
+    reaches = [STATIC.model_copy(update={"parameters": {"reach": at / 10}}) for at in range(5, 9)]
+    more = tuple(Recipe(label=str(one), passes=(one,)) for one in reaches)
+    job = changed(job, recipes=FEW + more)  # more than ever get a trial
     said = parent.follow(job, trial=pretend)
     requests = [word.job for word in said if isinstance(word, TrialRequest)]
     assert requests[0].original_path == job.model_path
@@ -248,7 +256,8 @@ def test_samples_of_one_source_stay_in_one_part(job: CompressJob, tmp_path: Path
 def test_one_sample_does_all_and_its_figures_say_so(job: CompressJob, tmp_path: Path) -> None:
     path = tmp_path / "one.npz"
     np.savez(path, **models.sample_inputs(Path(job.model_path), 1))
-    found = done(parent.follow(changed(job, calibration_path=str(path)))).ladder
+    job = changed(job, calibration_path=str(path), recipes=FEW[:1])
+    found = done(parent.follow(job)).ladder
     for rung in found.rungs:
         agreement = rung.measurement.agreement
         assert (agreement.split, agreement.samples) == ("calibration", 1)
