@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from compression import graph, samples, statistics
-from compression.calibration import datafree, gathering, histograms, splits, synthesis
+from compression.calibration import datafree, gathering, histograms, pacing, splits, synthesis
 from compression.calibration.evidence import Evidence
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
 from compression.meaning import description
@@ -46,6 +46,9 @@ class Material:
     """What every result hangs on, beside its recipe."""
     threads: int
     work_memory_mib: float
+    most_looking: int = MOST_LOOKING
+    once_s: float = 0.0
+    """What one run of the original takes, in seconds, once it is known."""
     beliefs: datafree.Beliefs | None = None
     """Where nothing is verified: what is believed of ranges beyond what was seen."""
     evidence: Evidence = field(init=False)
@@ -111,9 +114,19 @@ class Material:
     @property
     def looking(self) -> tuple[int, ...]:
         """The samples of the choosing part for a first look, spread over it."""
-        count = len(self.choosing)
-        few = min(count, MOST_LOOKING)
-        return tuple(self.choosing[at * count // few] for at in range(few))
+        return pacing.spread(self.choosing, self.most_looking)
+
+    def pace(self, *, once_s: float, within_s: float) -> None:
+        """Use fewer inputs where one run takes `once_s` and the whole job `within_s`, in seconds.
+
+        To be called before anything is calibrated.
+        """
+        found = pacing.counts(once_s=once_s, within_s=within_s)
+        self.once_s = once_s
+        self.calibration = pacing.spread(self.calibration, found.calibrating)
+        self.division = self.division.model_copy(update={"calibrating": len(self.calibration)})
+        self.most_looking = min(MOST_LOOKING, found.looking)
+        self.keys = (*self.keys, f"{len(self.calibration)} calibrate, {len(self.looking)} are seen")
 
     def close(self) -> None:
         """Close the inputs."""

@@ -31,6 +31,7 @@ class Climb:
         self._ends = time.monotonic() + job.minutes * 60
         self._fraction = 0.0
         self._nodes: tuple[Sensitivity, ...] = ()
+        self._unseen: tuple[Recipe, ...] = ()
 
     def run(self) -> Ladder:
         """Do the job and return its ladder, which then also lies in `out_dir`.
@@ -54,6 +55,8 @@ class Climb:
             )
             self.progress("baseline", "measuring the original", 0.05)
             trying.baseline()
+            once_s = trying.rungs[0].measurement.original_latency_p50_ms / 1000
+            material.pace(once_s=once_s, within_s=self._job.minutes * 60)
             if quantized.is_quantized(model):
                 looks, hopeless = [], quantized.reason(model)
             else:
@@ -61,6 +64,7 @@ class Climb:
             if not looks:
                 trying.reject(Rejected(recipe=COMPRESSED, reason=hopeless))
             trying.run(looks, make=lambda one: preview.make(material, model, one))
+            trying.unseen(self._unseen)
         found = ladder.build(
             model=ModelRef(name=self._job.model_name, sha256=material.model_sha256),
             device_class=self._job.device_class,
@@ -85,5 +89,5 @@ class Climb:
             folder=self._shelf.work, say=self.progress, ends=self._ends,
         )  # fmt: skip
         looks = exploring.run()
-        self._nodes = exploring.nodes
+        self._nodes, self._unseen = exploring.nodes, exploring.unseen
         return looks

@@ -29,6 +29,8 @@ FASTER = 0.02
 LEAST_GAIN_DB = 0.3
 EXPLORING_SHARE = 0.5
 """Of the job's time; the rest is for trials."""
+FIRST_LOOKS = 2
+"""Candidates that are looked at however late it is: the cheapest ones come first."""
 _NODES_SHARE = 0.3
 _LEAST_STORED_BYTES = 4096
 
@@ -50,6 +52,8 @@ class Exploring:
     ) -> None:
         self.looks: list[Preview] = []
         self.nodes: tuple[Sensitivity, ...] = ()
+        self.unseen: tuple[Recipe, ...] = ()
+        """Candidates that there was no time to look at."""
         self._job = job
         self._material = material
         self._model = model
@@ -63,9 +67,14 @@ class Exploring:
         """Look at all that is worth a look; empty where there is nothing to compress."""
         if self._job.recipes:  # a person said what to try, and in which order
             return [self._look(recipe) for recipe in self._job.recipes]
-        for recipe in search.candidates(self._facts(), self._job.device_class):
+        candidates = search.candidates(self._facts(), self._job.device_class)
+        for at, recipe in enumerate(candidates):
+            if at >= FIRST_LOOKS and not self._in_time():
+                self.unseen = candidates[at:]
+                break
             self._look(recipe)
-        self._widened()
+        if self._in_time():
+            self._widened()
         first = self._best_static()
         if first is not None:
             best = self._given_back(first)
@@ -104,8 +113,9 @@ class Exploring:
             self.looks.append(found)
         return found
 
-    def _in_time(self) -> bool:
-        return time.monotonic() < self._stop
+    def _in_time(self, runs: float = 0) -> bool:
+        """Whether there is time left, behind so many runs of the original."""
+        return time.monotonic() + runs * self._material.once_s < self._stop
 
     def _best_static(self) -> Preview | None:
         """The static recipe to refine: among those nearly as close as the closest, the fastest."""
@@ -145,9 +155,10 @@ class Exploring:
     def _finished(self, best: Preview) -> Preview:
         """Add the passes that bring the outputs closer, each only where it does."""
         saturates = self._job.device_class.int8_saturates
+        layers = len(self._eligible(best.recipe)[1])
         for label, spec in refining.finishers(saturates=saturates):
-            if not self._in_time():
-                break
+            if not self._in_time(refining.runs(spec, layers=layers)):
+                continue
             tried = self._look(refining.then(best.recipe, spec, label))
             gains = tried.sqnr_db >= best.sqnr_db + LEAST_GAIN_DB
             if tried.agreement and gains and _value(tried) >= _value(best):

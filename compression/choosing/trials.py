@@ -8,6 +8,9 @@ from compression.choosing.shelf import Shelf
 from compression.job import CompressJob, Measurement, Rejected, Rung, Runtime, TrialAnswer, TrialJob
 
 ROUNDS = 24
+MOST_SECONDS = 60.0
+TRIAL_SHARE = 1 / 8
+"""Of the job's time, for one trial: a candidate needs two, and several are to be tried."""
 _BASELINE_SECONDS = 5.0
 
 
@@ -61,7 +64,8 @@ class Trials:
         if self.once_ms is None:
             return _BASELINE_SECONDS
         runs = 2 * count + 3 * ROUNDS + 20
-        return min(60.0, max(3.0, 3 * runs * self.once_ms / 1000 + 1.0))
+        most = min(MOST_SECONDS, TRIAL_SHARE * 60 * self._job.minutes)
+        return max(3.0, min(most, 3 * runs * self.once_ms / 1000 + 1.0))
 
     def marked(self, found: Measurement) -> Measurement:
         """Mark the agreement as a guess where nobody named the output's kind."""

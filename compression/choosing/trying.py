@@ -117,6 +117,14 @@ class Trying:
         self.rejected.append(rejected)
         self._listener.tried(rejected)
 
+    def unseen(self, recipes: Sequence[Recipe]) -> None:
+        """Say of candidates that nobody looked at them."""
+        reason = f"not tried: half of the job's {self._job.minutes:g} minutes were over before"
+        left = tuple(Rejected(recipe=one, reason=reason, tried=False) for one in recipes)
+        self.rejected += left
+        if left:
+            self._listener.untried(left)
+
     def _choose(
         self, left: list[Preview], count: int, *, most: int, make: Callable[[Preview], None]
     ) -> list[Kept]:
