@@ -131,7 +131,7 @@ def test_what_nobody_named_is_searched_for(job: CompressJob) -> None:
 
 
 def test_says_what_it_does_and_asks_for_the_original_first(job: CompressJob) -> None:
-    reaches = [STATIC.model_copy(update={"parameters": {"reach": at / 10}}) for at in range(5, 9)]
+    reaches = [STATIC.model_copy(update={"parameters": {"reach": at / 10}}) for at in range(4, 9)]
     more = tuple(Recipe(label=str(one), passes=(one,)) for one in reaches)
     job = changed(job, recipes=FEW + more)  # more than ever get a trial
     said = parent.follow(job, trial=pretend)
