@@ -131,15 +131,20 @@ def _store(one: holders.Weight, settings: Settings, *, wide: bool) -> bool:
 
 
 def _tensors(name: str, parts: Mapping[str, NDArray[Any]]) -> list[onnx.TensorProto]:
-    return [numpy_helper.from_array(array, f"{name}::{part}") for part, array in parts.items()]
+    return [numpy_helper.from_array(array, _part(name, part)) for part, array in parts.items()]
+
+
+def _part(name: str, part: str) -> str:
+    """A name that no pass before has given: of a constant with two readers it may hold integers."""
+    return f"{name}::stored::{part}"
 
 
 def _expanded(name: str, *, reshaped: bool) -> list[onnx.NodeProto]:
-    real, blocks = f"{name}::real", f"{name}::blocks"
+    real, blocks = _part(name, "real"), _part(name, "blocks")
     nodes = [
-        helper.make_node("Cast", [f"{name}::integers"], [real], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [real, f"{name}::scale"], [blocks if reshaped else name]),
+        helper.make_node("Cast", [_part(name, "integers")], [real], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [real, _part(name, "scale")], [blocks if reshaped else name]),
     ]
     if reshaped:
-        nodes.append(helper.make_node("Reshape", [blocks, f"{name}::shape"], [name]))
+        nodes.append(helper.make_node("Reshape", [blocks, _part(name, "shape")], [name]))
     return nodes

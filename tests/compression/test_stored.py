@@ -308,3 +308,34 @@ def test_any_graph_stays_valid_and_close(data: st.DataObject) -> None:
     onnx.checker.check_model(changed, full_check=True)
     feeds = runtime.synthetic(runtime.session(model), seed=0)
     assert alike(model, changed, feeds) > 15
+
+
+@pytest.mark.parametrize("first", ["dynamic", "blocks"])
+def test_what_another_pass_made_of_the_same_constant_stays_beside_it(first: str) -> None:
+    # As with tied embeddings: the table is looked up, and turned around it multiplies.
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["found"]),
+        helper.make_node("MatMul", ["found", "w"], ["h"]),
+        helper.make_node("MatMul", ["w", "turned"], ["again"]),
+        helper.make_node("Transpose", ["found"], ["turned"], perm=[1, 0]),
+        helper.make_node("Transpose", ["table"], ["head"], perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "head"], ["y"]),
+    ]
+    nodes[2], nodes[3] = nodes[3], nodes[2]
+    weights = [("table", normal(60, 32)), ("w", normal(32, 32, seed=1))]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes, "tied",
+            [helper.make_tensor_value_info("ids", TensorProto.INT64, [5])],
+            [
+                helper.make_tensor_value_info("y", TensorProto.FLOAT, [5, 60]),
+                helper.make_tensor_value_info("again", TensorProto.FLOAT, [32, 5]),
+            ],
+            [numpy_helper.from_array(values, name) for name, values in weights],
+        ),
+        opset_imports=[helper.make_opsetid("", 21)], ir_version=10,
+    )  # fmt: skip
+    passes = (PassSpec(name=first), PassSpec(name="stored"))
+    changed = pipeline.run(Recipe(label=first, passes=passes), model, calibrate=None)
+    onnx.checker.check_model(changed)
+    assert alike(model, changed, {"ids": np.array([3, 1, 4, 1, 59])}) > 20
