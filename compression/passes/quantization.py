@@ -8,11 +8,12 @@ of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018.
 
 from typing import Literal
 
+import numpy as np
 import onnx
 from pydantic import Field
 
 from compression.errors import BadModel
-from compression.passes import planning, qdq, rounding
+from compression.passes import holders, planning, qdq, rounding
 from compression.statistics import Range
 from compression.words import Words
 
@@ -114,7 +115,8 @@ def _possible(graph: qdq.Graph, node: onnx.NodeProto, ranges: dict[str, Range] |
     if node.op_type in ELEMENTWISE:
         names = [name for name in node.input if name]
         fits = all(name in known or graph.is_float_weight(name) for name in names)
-        return fits and node.output[0] in known and any(name in known for name in names)
+        masks = any(_marks(graph, name, ranges) for name in (*names, node.output[0]))
+        return fits and not masks and node.output[0] in known and any(n in known for n in names)
     if node.input[0] not in known or not all(
         graph.is_float_weight(name) for name in node.input[1:] if name
     ):
@@ -124,6 +126,14 @@ def _possible(graph: qdq.Graph, node: onnx.NodeProto, ranges: dict[str, Range] |
     if node.op_type == "MatMul":
         return graph.weights[node.input[1]].ndim == 2
     return _plain_gemm(graph, node)
+
+
+def _marks(graph: qdq.Graph, name: str, ranges: dict[str, Range] | None) -> bool:
+    """Whether some values mark what is left out, by far: 256 steps over them hold nothing else."""
+    if name in graph.weights:
+        return bool(np.abs(graph.weights[name]).max(initial=0.0) >= holders.MOST_VALUE)
+    seen = None if ranges is None else ranges.get(name)
+    return seen is not None and max(-seen.low, seen.high) >= holders.MOST_VALUE
 
 
 def _plain_gemm(graph: qdq.Graph, node: onnx.NodeProto) -> bool:

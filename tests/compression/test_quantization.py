@@ -247,6 +247,29 @@ def test_dynamic_int8_of_matmul_is_close_and_fused(tmp_path: Path) -> None:
     assert sqnr(path, changed) > 30
 
 
+@pytest.mark.parametrize("mark", [-1e4, float(np.finfo(np.float32).min), float("-inf")])
+def test_masks_and_what_they_are_added_to_stay_float(tmp_path: Path, mark: float) -> None:
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=(16, 16)).astype("f4") / 4 for name in ("q", "k", "v", "o")}
+    weights["mask"] = np.triu(np.full((6, 6), mark, "f4"), 1)
+    nodes = [
+        *(helper.make_node("MatMul", ["x", name], [f"x{name}"]) for name in ("q", "k", "v")),
+        helper.make_node("Transpose", ["xk"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["xq", "turned"], ["scores"]),
+        helper.make_node("Add", ["scores", "mask"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["shares"], axis=-1),
+        helper.make_node("MatMul", ["shares", "xv"], ["mixed"]),
+        helper.make_node("MatMul", ["mixed", "o"], ["y"]),
+    ]
+    path = models.save(
+        tmp_path / "m.onnx", nodes, weights, {"x": ("N", 6, 16)}, {"y": ("N", 6, 16)}
+    )
+    changed = variant(path, {"operators": ["*"], "weights": "s8-7bit"})
+    assert sqnr(path, changed) > 20
+    (kept,) = [node for node in changed.graph.node if node.op_type == "Add"]
+    assert list(kept.input) == ["scores", "mask"]
+
+
 def test_rescaling_changes_nothing_in_float_and_saves_int8_from_outliers(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     weights = {
