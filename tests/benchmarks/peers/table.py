@@ -9,7 +9,7 @@ from rich.table import Table
 from tests.benchmarks.peers.frontier import LEAST_AGREEMENT, Verdict
 from tests.benchmarks.peers.judgement import Judged, Row
 
-HEAD = ("variant", "size", "CPU", "agreement", "dB", "scores", "weights quantized", "s / MiB", "verdict")
+HEAD = ("variant", "size", "CPU", "agreement", "dB", "scores", "quantized", "s / MiB", "verdict")
 
 
 def rows(judged: Judged) -> list[tuple[str, ...]]:
