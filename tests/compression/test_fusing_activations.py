@@ -270,3 +270,33 @@ def written(
         {**X, "z": X["x"]} if any("z" in names for _, names in plan.values()) else X,
         dict.fromkeys(outputs, X["x"]),
     )
+
+
+@pytest.mark.parametrize("epsilon", [5e-7, 1e-7, 1e-12])
+@pytest.mark.parametrize(
+    "guarded",
+    [
+        [("Abs", "x"), ("Add", "t0", "e"), ("Log", "t1")],
+        [("Abs", "x"), ("Add", "t0", "e"), ("Div", "x", "t1")],
+        [("Neg", "x"), ("Relu", "t0"), ("Add", "t1", "e"), ("Reciprocal", "t2")],
+        [("Sigmoid", "x"), ("Clip", "t0", "", "f"), ("Sub", "one", "t1"), ("Log", "t2")],
+    ],
+)
+def test_what_keeps_a_function_finite_stays(
+    guarded: list[tuple[str, ...]], epsilon: float, tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node(operator, inputs, [f"t{at}"])
+        for at, (operator, *inputs) in enumerate(guarded)
+    ]
+    nodes[-1].output[0] = "y"
+    constants = {"e": epsilon, "f": 1 - max(epsilon, 1e-7), "one": 1.0}
+    weights = {name: np.array(value, np.float32) for name, value in constants.items()}
+    path = models.save(tmp_path / "m.onnx", nodes, weights, X, Y)
+    harmless = {"x": np.full((1, 3, 5, 4), 2.0, np.float32)}
+    changed = graph.regular(path, sample=harmless)
+    for value in (0.0, 120.0):
+        feeds = {"x": np.full((1, 3, 5, 4), value, np.float32)}
+        wanted = runtime.run(runtime.session(path), feeds)["y"]
+        assert np.isfinite(wanted).all()
+        assert np.allclose(runtime.run(runtime.session(changed), feeds)["y"], wanted, rtol=1e-5)

@@ -16,6 +16,9 @@ COSTS = {
     "Mish": 40.0, "Pow": 4.0, "Softplus": 36.0, "Tanh": 1.2,
 }  # fmt: skip
 """CPU time a value beside that of an Add, measured with onnxruntime 1.31 on AVX2; others cost 1."""
+GUARD = 2.0**-16
+"""Constants nearer than this to 0 or 1, and neither: 1e-7 is added so that a logarithm or a
+quotient behind stays finite. Beside values of one they look like rounding, and are not."""
 
 
 def curves(model: onnx.ModelProto) -> int:
@@ -77,6 +80,8 @@ def _cheaper(
     straight = functions.STRAIGHT.issuperset(operators)
     if straight != (table is functions.LINES) and len(operators) > 1:
         return None
+    if _guarded(region):
+        return None
     x = functions.grid()
     constants = [
         numpy_helper.from_array(value.reshape(()), name) for name, value in region.constants.items()
@@ -95,6 +100,13 @@ def _cheaper(
         if got is not None and functions.same(x, y, got):
             return steps
     return None
+
+
+def _guarded(region: regions.Region) -> bool:
+    """Whether one of its constants keeps values off 0 or 1 by next to nothing."""
+    inputs = [float(value.ravel()[0]) for value in region.constants.values()]
+    attributes = [one.f for node in region.nodes for one in node.attribute]
+    return any(0 < abs(abs(c) - edge) < GUARD for c in [*inputs, *attributes] for edge in (0, 1))
 
 
 def _written(
