@@ -4,6 +4,7 @@ A candidate is left out only where another is at least as good in all three with
 tell apart, and clearly better in one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -75,7 +76,7 @@ def split(looks: Sequence[T]) -> Sorted[T]:
     """Divide looks into the front and what it beats.
 
     The front begins with the best compromise, the most alike, the smallest and the fastest, so
-    that whatever time allows is spread over it; the rest follows by time x size.
+    that whatever time allows is spread over it; then comes what is farthest from all before.
     """
     beaten: dict[int, T] = {}
     for at, b in enumerate(looks):
@@ -101,15 +102,28 @@ def _spread(front: Sequence[T]) -> list[T]:
     best = max(_value(one) for one in front)
     slack = max(_error(one) for one in front if _value(one) == best)
     alike = [one for one in front if _value(one) >= best - slack]
-    order = [
+    corners = [
         min(alike, key=_cost),
         max(alike, key=lambda one: one.sqnr_db),
         min(front, key=lambda one: (one.size_bytes, one.cpu_ratio)),
         min(front, key=lambda one: (one.cpu_ratio, one.size_bytes)),
-        *sorted(front, key=_cost),
     ]
-    seen: dict[int, T] = {id(one): one for one in order}
-    return list(seen.values())
+    chosen = list({id(one): one for one in corners}.values())
+    left = [one for one in front if all(one is not other for other in chosen)]
+    while left:
+        farthest = max(left, key=lambda one: min(_apart(one, other) for other in chosen))
+        chosen.append(farthest)
+        left = [one for one in left if one is not farthest]
+    return chosen
+
+
+def _apart(a: Figures, b: Figures) -> float:
+    """How different two candidates are: a tenth of the time, a third of the size, or 8 dB are 1."""
+    return (
+        abs(math.log(a.cpu_ratio / b.cpu_ratio)) / 0.1
+        + abs(math.log(a.size_bytes / b.size_bytes)) / 0.3
+        + min(abs(a.sqnr_db - b.sqnr_db), 40.0) / 8.0
+    )
 
 
 def _cost(one: Figures) -> float:

@@ -12,7 +12,7 @@ from compression.ruler import timing
 
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
-MOST_RUNGS = 5
+MOST_RUNGS = 6
 """Candidates that get a trial because they look as if they met the budget."""
 MOST_MISSES = 2
 """Those that get one although they do not."""
