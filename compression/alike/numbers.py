@@ -17,6 +17,8 @@ MOST_OF_ONE = 32
 _HALF = 0.5
 _WITHOUT_BOUND = 1e20
 """Times the signal: the error of an answer that cannot be compared."""
+_LARGEST = 1e145
+"""Beyond it squares of doubles, and sums of many, would be no numbers any more."""
 _RESAMPLED = 400
 
 
@@ -44,6 +46,8 @@ def powers(original: Array, candidate: Array) -> tuple[float, float]:
 
 def _power(values: NDArray[np.float64]) -> float:
     flat = values.ravel()
+    if not np.abs(flat).max(initial=0.0) <= _LARGEST:  # NaN and infinities stay what they are
+        flat = np.where(np.isfinite(flat), np.clip(flat, -_LARGEST, _LARGEST), flat)
     return float(np.einsum("i,i->", flat, flat))  # no BLAS: its threads wait for busy cores
 
 

@@ -102,6 +102,14 @@ def test_equal_outputs_are_200_db_and_broken_ones_far_below_zero() -> None:
     assert judge.sqnr_db()["y"] < -100
 
 
+def test_doubles_whose_squares_are_no_numbers_are_judged_all_the_same() -> None:
+    huge = np.array([[1e300, -2e300]])
+    judge = judged([spec("tensor")], (huge, huge * 1.01), (huge, huge))
+    assert judge.sqnr_db()["y"] < 10
+    assert 0.0 <= judge.agreement("held-out").value <= 0.8
+    assert judged([spec("tensor")], (huge, huge)).sqnr_db() == {"y": 200.0}
+
+
 def test_tensors_are_the_signal_share() -> None:
     # Signal 100, error 1: 20 dB, and 100 / 101.
     found = agreement.score(spec("tensor"), row(10, 0), row(9, 0))
