@@ -22,6 +22,7 @@ from compression.passes import (
     recurrent,
     rescaling,
     stored,
+    structured_pruning,
     unrolling,
 )
 from compression.statistics import Range
@@ -43,7 +44,8 @@ class Context:
 
     reference: onnx.ModelProto
     """What the variant should compute: the regular original, behind those passes of the recipe
-    that are exact in float. A tensor of this name has the same meaning in the variant."""
+    that are exact in float, or cut channels. A tensor of this name has the same meaning in the
+    variant."""
     calibrate: Calibrate
     evidence: Evidence | None = None
     """Statistics on the calibration inputs; None where there are no inputs."""
@@ -142,6 +144,14 @@ def _reconstruct(
     )
 
 
+def _prune(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    if model is not context.reference:
+        raise BadModel("cannot cut channels behind a pass that is not exact in float: cut first")
+    settings = structured_pruning.Settings.model_validate(parameters)
+    evidence = context.seen() if settings.needs_inputs else None
+    return structured_pruning.apply(model, settings, evidence=evidence)
+
+
 PASSES: dict[str, Pass] = {
     "simplified": _keep,
     "quantization": _quantize,
@@ -154,9 +164,12 @@ PASSES: dict[str, Pass] = {
     "correction": _correct,
     "equalization": _equalize,
     "reconstruction": _reconstruct,
+    "structured_pruning": _prune,
 }
 EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""
+FLOAT = EXACT | {"structured_pruning"}
+"""Passes that return a float model which the next ones approximate: EXACT, and cuts."""
 
 
 def run(
@@ -183,7 +196,7 @@ def run(
             changed = PASSES[spec.name](model, spec.parameters, context)
         except ValidationError as error:
             raise BadModel(f"cannot run pass {spec.name!r}: {explain(error)}") from error
-        if spec.name in EXACT and context.reference is model:
+        if spec.name in FLOAT and context.reference is model:
             context = replace(context, reference=changed)
         model = changed
     return model

@@ -6,7 +6,7 @@ by streaming, within the job's memory, and kept for the few models that were ask
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Evidence:
     """Statistics of any models on one set of samples.
 
     `feeds` is called once for each pass over the samples and gives the same ones every time.
+    `sources` says of each where it comes from; without it each is a source of its own.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Evidence:
         threads: int = 1,
         work_memory_mib: float = 256.0,
         seed: int = 0,
+        sources: Callable[[], Sequence[int]] | None = None,
     ) -> None:
-        self._feeds = feeds
-        self._threads = threads
-        self._work_memory_mib = work_memory_mib
-        self._seed = seed
+        self.feeds = feeds
+        self.threads = threads
+        self.work_memory_mib = work_memory_mib
+        self.seed = seed
+        self.sources = sources
         self._known: OrderedDict[str, dict[Any, NDArray[np.float64]]] = OrderedDict()
 
     def means(
@@ -72,11 +75,11 @@ class Evidence:
         """Yield what the inputs of each layer have in common; see `moments.stream`."""
         return moments.stream(
             model,
-            lambda: _first(self._feeds(), most),
+            lambda: _first(self.feeds(), most),
             wanted=wanted,
-            work_memory_mib=self._work_memory_mib,
-            threads=self._threads,
-            seed=self._seed,
+            work_memory_mib=self.work_memory_mib,
+            threads=self.threads,
+            seed=self.seed,
         )
 
     def _channels(
@@ -87,9 +90,9 @@ class Evidence:
             name: how for name, how in wanted.items() if (kind, name, how, most) not in known
         }
         if lacking:
-            feeds = _first(self._feeds(), most)
+            feeds = _first(self.feeds(), most)
             for name, found in channels.gather(
-                model, feeds, lacking, kind=kind, threads=self._threads
+                model, feeds, lacking, kind=kind, threads=self.threads
             ).items():
                 known[kind, name, wanted[name], most] = found
         asked = {name: known.get((kind, name, how, most)) for name, how in wanted.items()}

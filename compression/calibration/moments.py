@@ -157,26 +157,28 @@ def _add(readers: list[_Sums], values: NDArray[Any], seed: tuple[int, int]) -> N
         one.add(values, np.random.default_rng(seed))
 
 
-def unfold(read: Input, values: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
+def unfold(
+    read: Input, values: NDArray[Any], rng: np.random.Generator, *, most: int = POSITIONS
+) -> NDArray[np.float32]:
     """Return rows that the weights are multiplied with, float32 [groups, rows, inputs of one].
 
-    At most `POSITIONS`, picked by `rng`. Inputs of a Conv are ordered as its weights: channel,
+    At most `most`, picked by `rng`. Inputs of a Conv are ordered as its weights: channel,
     then place in the kernel.
     """
     if read.window is None:
         flat = values.reshape(-1, values.shape[-1])
-        return np.asarray(flat[_some(len(flat), rng)][None], np.float32)
+        return np.asarray(flat[_some(len(flat), rng, most)][None], np.float32)
     view = _windows(values, read.window)
     rank = len(read.window.kernel)
     places = (view.shape[0], *view.shape[2 : 2 + rank])
-    where = np.unravel_index(_some(int(np.prod(places)), rng), places)
+    where = np.unravel_index(_some(int(np.prod(places)), rng, most), places)
     return _rows(view, where, read.window.groups)
 
 
-def _some(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    if count <= POSITIONS:
+def _some(count: int, rng: np.random.Generator, most: int) -> NDArray[np.int64]:
+    if count <= most:
         return np.arange(count)
-    return np.sort(rng.choice(count, POSITIONS, replace=False, shuffle=False))
+    return np.sort(rng.choice(count, most, replace=False, shuffle=False))
 
 
 def _windows(values: NDArray[Any], window: Window) -> NDArray[Any]:

@@ -1,42 +1,89 @@
-"""Cuts whole channels, heads and neurons out of a model: what is left is smaller and as regular.
+"""Cuts whole channels, heads and neurons out of a model and fits the weights behind them anew.
 
-The units that stay are given by name of their group (compression/channels.py); this pass does
-not choose them. What it computes is said at `surgery.cut`.
+What is left is smaller and as regular. Groups of channels are found by compression/channels.py,
+units chosen by pruning/planning.py, cut by pruning/surgery.py; pruning/refitting.py repairs.
 """
 
+from typing import Annotated
+
 import onnx
+from pydantic import Field
 
 from compression import channels
-from compression.errors import BadModel
-from compression.pruning import surgery
+from compression.calibration.evidence import Evidence
+from compression.pruning import behind, parts, planning, refitting, surgery
 from compression.words import Words
+
+Units = tuple[int, ...]
 
 
 class Settings(Words):
     """The parameters of this pass."""
 
-    keep: dict[str, tuple[int, ...]]
-    """By group, the units that stay. Groups that are not named stay whole."""
+    keep: Annotated[float, Field(gt=0, lt=1)] | dict[str, int | Units]
+    """The share of multiplications that is left; or by group, how many of its units stay, or
+    which. Groups that are not named stay whole."""
+    order: planning.By = "activations"
+    """Which units go first: those that the others can stand in for, or those with small weights."""
+    refit: bool = True
+    """Whether the layers behind the cut are fitted anew to what the original's make."""
+    ridge: float | None = Field(default=None, gt=0)
+    """How strongly fitted weights are drawn to those before, in parts of the mean square of what
+    they read; None: as samples decide that are not fitted to."""
+    samples: int = Field(default=2048, ge=1)
+    """The most calibration inputs that are run."""
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether calibration inputs decide anything."""
+        given = self.keep if isinstance(self.keep, dict) else {}
+        chosen = not given or any(isinstance(wish, int) for wish in given.values())
+        return self.refit or (chosen and self.order == "activations")
 
 
 def apply(
-    model: onnx.ModelProto, settings: Settings, *, sample: channels.Arrays | None = None
+    model: onnx.ModelProto,
+    settings: Settings,
+    *,
+    sample: channels.Arrays | None = None,
+    evidence: Evidence | None = None,
 ) -> onnx.ModelProto:
-    """Return a new model without the channels that no kept unit has; names stay.
+    """Return a new model without some of the channels; names of tensors stay.
 
-    `sample` is one run's inputs by name; without it random ones are made.
+    `sample` is one run's inputs by name; without it the first of `evidence`, or random ones are
+    made. Without `evidence` units go by magnitude and nothing is fitted; shares are then taken
+    evenly.
 
     Raises:
-        BadModel: an unknown group or unit, nothing kept of a group, or nothing to cut.
+        BadModel: nothing can be cut, or not so much; an unknown group or unit; every unit is kept.
+        BadInputs: too few calibration inputs.
     """
+    divided = None if evidence is None else parts.divide(evidence, most=settings.samples)
+    if sample is None and divided is not None:
+        sample = next(feeds for _, feeds in divided.feeds())
     found = channels.find(model, sample=sample)
-    cut = {
-        group.id: settings.keep[group.id]
-        for group in found.groups
-        if len(set(settings.keep.get(group.id, range(group.width)))) < group.width
-    }
-    unknown = sorted(set(settings.keep) - {group.id for group in found.groups})
-    if unknown or not cut:
-        what = f"no group {unknown[0]!r}" if unknown else "every unit is kept"
-        raise BadModel(f"cannot cut channels: {what} (it has {len(found.groups)} groups)")
-    return surgery.cut(model, found, cut)
+    keep = _keep(model, found, settings, divided)
+    cut = surgery.cut(model, found, keep)
+    if divided is not None and settings.refit:
+        outputs = behind.outputs(model, found, keep)
+        refitting.refit(model, cut, outputs, divided, ridge=settings.ridge)
+    return cut
+
+
+def _keep(
+    model: onnx.ModelProto,
+    found: channels.ChannelMap,
+    settings: Settings,
+    divided: parts.Parts | None,
+) -> planning.Keep:
+    by: planning.By = settings.order if divided is not None else "magnitude"
+    wish = settings.keep
+    if isinstance(wish, dict):
+        counted = any(isinstance(each, int) for each in wish.values())
+        given = divided if counted else None
+        known = planning.study(
+            model, found, by=by if counted else "magnitude", parts=given, sensitive=False
+        )
+        return planning.for_widths(found, known, wish)
+    known = planning.study(model, found, by=by, parts=divided)
+    return planning.for_share(found, known, macs=wish)

@@ -1,0 +1,111 @@
+"""Which units of a model stay: an order for each group, and how many of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+from onnx import numpy_helper
+
+from compression.errors import BadModel
+from compression.pruning import allocating, layers, ordering, readers, sensitivity
+from compression.pruning.groups import ChannelMap, Group
+from compression.pruning.ordering import Order
+from compression.pruning.parts import Parts
+from compression.pruning.readers import Seen
+
+By = Literal["activations", "magnitude"]
+Keep = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """By group: in which order its units go, and what is lost at each of `sensitivity.LEVELS`.
+
+    Nothing is lost that anybody knows of where there were no samples to see it.
+    """
+
+    orders: Mapping[str, Order]
+    losses: Mapping[str, Sequence[float]]
+
+
+def study(
+    model: onnx.ModelProto,
+    channels: ChannelMap,
+    *,
+    by: By,
+    parts: Parts | None,
+    sensitive: bool = True,
+) -> Study:
+    """Order the units of every group, and see what cutting each alone loses.
+
+    Groups of which no reader says anything (their inputs never change, or are not finite) are
+    ordered by magnitude, and so are all without `parts`. `sensitive` False: only the orders.
+
+    Raises:
+        BadModel: there is nothing to cut, or the model does not run.
+    """
+    if not channels.groups:
+        reasons = sorted({one.reason for one in channels.frozen})
+        why = f": what makes them {'; '.join(reasons[:3])}" if reasons else ""
+        raise BadModel(f"cannot cut channels: the model has no groups of them{why}")
+    seen: Mapping[str, list[Seen]] = {group.id: [] for group in channels.groups}
+    if parts is not None and (sensitive or by == "activations"):
+        seen = readers.find(model, channels, parts)
+    orders: dict[str, Order] = {}
+    shifting = {name for name, one in layers.find(model).items() if one.can_shift}
+    for group in channels.groups:
+        found = None
+        if by == "activations":
+            tables = [one.reader(shifts=one.slot.node in shifting) for one in seen[group.id]]
+            found = ordering.by_activations(group.width, tables)
+        orders[group.id] = found or ordering.by_magnitude(group, _weights(model, group))
+    if parts is None or not sensitive:
+        return Study(orders, {})
+    judge = sensitivity.Judge(model, parts)
+    return Study(orders, sensitivity.measure(model, channels, orders, seen, judge))
+
+
+def _weights(model: onnx.ModelProto, group: Group) -> dict[str, ordering.Array]:
+    names = {slot.initializer for slot in group.producers}
+    held = model.graph.initializer
+    return {one.name: numpy_helper.to_array(one) for one in held if one.name in names}
+
+
+def for_share(channels: ChannelMap, found: Study, *, macs: float) -> Keep:
+    """Return the units that stay of each group that is cut, so that `macs` of the products do.
+
+    Where nothing is known of losses, cuts cost as many multiplications as they save.
+
+    Raises:
+        BadModel: so little cannot be left.
+    """
+    losses = found.losses or {
+        group.id: [level * group.macs_per_unit * group.width for level in sensitivity.LEVELS]
+        for group in channels.groups
+    }
+    widths = allocating.widths(channels, losses, sensitivity.LEVELS, macs=macs)
+    return {name: found.orders[name].kept(count) for name, count in widths.items()}
+
+
+def for_widths(
+    channels: ChannelMap, found: Study, given: Mapping[str, int | tuple[int, ...]]
+) -> Keep:
+    """Return the units that stay where the groups in `given` keep so many, or just these.
+
+    Raises:
+        BadModel: no such group, or it cannot keep so many.
+    """
+    widths = {group.id: group.width for group in channels.groups}
+    kept: Keep = {}
+    for name, wish in given.items():
+        if name not in widths:
+            raise BadModel(f"cannot cut channels: no group {name!r} (it has {len(widths)} groups)")
+        if isinstance(wish, int) and not 0 < wish <= widths[name]:
+            raise BadModel(f"cannot keep {wish} units of {name!r}: it has {widths[name]}")
+        units = found.orders[name].kept(wish) if isinstance(wish, int) else wish
+        if len(set(units)) < widths[name]:
+            kept[name] = tuple(units)
+    if not kept:
+        raise BadModel(f"cannot cut channels: every unit is kept (it has {len(widths)} groups)")
+    return kept

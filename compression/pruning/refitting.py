@@ -1,0 +1,255 @@
+"""Fits the weights of layers anew behind a cut, so that each makes what the original's makes.
+
+Front to back: a layer's inputs are those of the model as cut and fitted so far, its target is what
+the original makes at the same places, so that no error adds up (He et al., "Channel Pruning for
+Accelerating Very Deep Neural Networks", ICCV 2017, section 3.2). Least squares from streamed
+matrices of moments, drawn towards the weights as they were cut; how strongly, samples decide that
+are not fitted to.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compression import runtime
+from compression.calibration import moments, taps
+from compression.calibration.moments import Input
+from compression.pruning import layers
+from compression.pruning.layers import Layer
+from compression.pruning.parts import Parts
+
+Floats = NDArray[np.float64]
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Tried strengths, in parts of the mean of the Gram matrix's diagonal."""
+_BYTES = 8
+_HELD = 6
+"""Matrices of one layer in memory at a time: two parts, products, what is solved."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of one layer: the share of its energy that is lost, on samples that judge."""
+
+    layer: str
+    ridge: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer in the original and in the cut model; `outputs` are those that stay, bool."""
+
+    original: Layer
+    cut: Layer
+    outputs: NDArray[np.bool_]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the bias is added behind what is compared, as that of a MatMul may be."""
+        return self.cut.added is not None and self.cut.name == self.cut.node.output[0]
+
+    @property
+    def bytes(self) -> int:
+        """What the moments of the pair take."""
+        form = self.cut.form
+        return _BYTES * form.groups * (_HELD * form.inputs**2 + 3 * form.inputs * form.outputs)
+
+
+class _Sums:
+    """Moments of inputs x and targets y: float64 [groups, ...]."""
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        self.count = 0
+        self.x, self.y = np.zeros((groups, inputs)), np.zeros((groups, outputs))
+        self.xx = np.zeros((groups, inputs, inputs))
+        self.xy = np.zeros((groups, inputs, outputs))
+        self.yy = np.zeros((groups, outputs))
+
+    def add(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+        self.count += x.shape[1]
+        self.x += x.sum(1, dtype=np.float64)
+        self.y += y.sum(1, dtype=np.float64)
+        turned = np.swapaxes(x, 1, 2)
+        self.xx += turned @ x
+        self.xy += turned @ y
+        self.yy += np.square(y, dtype=np.float64).sum(1)
+
+    def plus(self, other: "_Sums") -> "_Sums":
+        found = _Sums(*self.x.shape, self.y.shape[1])
+        for name in ("count", "x", "y", "xx", "xy", "yy"):
+            setattr(found, name, getattr(self, name) + getattr(other, name))
+        return found
+
+    def centred(self, *, shifts: bool) -> "_Centred":
+        count = max(1, self.count)
+        x, y = self.x / count, self.y / count
+        xx, xy, yy = self.xx / count, self.xy / count, self.yy / count
+        if shifts:
+            xx = xx - x[:, :, None] * x[:, None, :]
+            xy = xy - x[:, :, None] * y[:, None, :]
+            yy = yy - y**2
+        return _Centred(x, y, xx, xy, yy, shifts)
+
+
+@dataclass(frozen=True)
+class _Centred:
+    """Means and second moments, about the means where a bias takes these over."""
+
+    x: Floats
+    y: Floats
+    xx: Floats
+    xy: Floats
+    yy: Floats
+    shifts: bool
+
+    @property
+    def scale(self) -> Floats:
+        """The mean of each Gram matrix's diagonal, [groups]."""
+        found: Floats = np.trace(self.xx, axis1=1, axis2=2) / self.xx.shape[1]
+        return found
+
+    def bias(self, weights: Floats) -> Floats:
+        """What takes the means over, [groups, outputs]."""
+        found: Floats = self.y - (self.x[:, None, :] @ weights)[:, 0]
+        return found
+
+    def error(self, weights: Floats, bias: Floats) -> float:
+        """The mean square of what y lacks, summed over outputs; `weights` [groups, in, out]."""
+        lost = self.yy - 2 * (weights * self.xy).sum(1) + ((self.xx @ weights) * weights).sum(1)
+        if self.shifts:
+            lost = lost + (self.bias(weights) - bias) ** 2
+        return float(np.maximum(lost, 0).sum())
+
+    def solve(self, prior: Floats, ridge: float) -> Floats:
+        """The weights [groups, in, out] with least error, drawn to `prior`."""
+        strength = ridge * np.maximum(self.scale, 1e-30)[:, None, None]
+        eye = np.eye(self.xx.shape[1])
+        right = self.xy + strength * prior
+        return np.asarray(np.linalg.solve(self.xx + strength * eye, right), np.float64)
+
+
+def refit(
+    original: onnx.ModelProto,
+    cut: onnx.ModelProto,
+    outputs: Mapping[str, NDArray[np.bool_]],
+    parts: Parts,
+    *,
+    ridge: float | None = None,
+) -> tuple[Fitted, ...]:
+    """Fit the layers in `outputs` of the model `cut` anew, in place; returns what became of them.
+
+    `outputs` says of each layer, by what it makes, which output channels stay, bool [outputs of
+    the original's]. `ridge` None: chosen for each layer. Layers whose matrices do not fit into the
+    memory of the evidence, or whose values are not finite, stay as they are cut.
+    """
+    names = frozenset(outputs)
+    wanted = layers.find(original, among=names)
+    fitted: list[Fitted] = []
+    bound = parts.evidence.work_memory_mib * 2**20
+    for step in _levels(cut, [name for name in wanted if name in outputs]):
+        found = layers.find(cut, among=names)
+        pairs = {
+            name: Pair(wanted[name], found[name], outputs[name]) for name in step if name in found
+        }
+        sizes = {name: pair.bytes for name, pair in pairs.items() if pair.bytes <= bound}
+        for batch in taps.batches(sizes, bound=bound):
+            sums = _stream(original, cut, [pairs[name] for name in batch], parts)
+            for name in batch:
+                one = _fit(cut, pairs[name], *sums.pop(name), ridge=ridge)
+                if one is not None:
+                    fitted.append(one)
+    return tuple(fitted)
+
+
+def _levels(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]:
+    """Layers in steps: each hangs on none of its own step or a later one."""
+    depth: dict[str, int] = {}
+    wanted, level = set(names), {}
+    for node in model.graph.node:
+        read = [*node.input, *taps.captured(node)]
+        before = max((depth.get(name, 0) for name in read), default=0)
+        for name in node.output:
+            depth[name] = before + (name in wanted)
+            if name in wanted:
+                level[name] = before
+    for at in sorted(set(level.values())):
+        yield [name for name in names if level.get(name) == at]
+
+
+def _stream(
+    original: onnx.ModelProto, cut: onnx.ModelProto, pairs: Sequence[Pair], parts: Parts
+) -> dict[str, tuple[_Sums, _Sums]]:
+    """Run both models over all samples; moments of the part that is fitted to, and of the other."""
+    sums = {}
+    for pair in pairs:
+        form = pair.cut.form
+        size = (form.groups, form.inputs, form.outputs // form.groups)
+        sums[pair.cut.name] = (_Sums(*size), _Sums(*size))
+    reads = _Taps(cut, [pair.cut.input.tensor for pair in pairs], parts.evidence.threads)
+    targets = _Taps(original, [pair.original.name for pair in pairs], parts.evidence.threads)
+    for number, sample in parts.feeds():
+        x, y = reads.values(sample), targets.values(sample)
+        for pair in pairs:
+            seed = (parts.evidence.seed, number)
+            rows = _rows(pair.cut.input, x, seed, parts.positions)
+            made = _rows(pair.original.output, y, seed, parts.positions)[0][:, pair.outputs]
+            grouped = made.reshape(len(made), rows.shape[0], -1).swapaxes(0, 1)
+            sums[pair.cut.name][parts.judges[number]].add(rows, grouped)
+    return sums
+
+
+class _Taps:
+    """Brings tensors of a model out; its inputs need no run."""
+
+    def __init__(self, model: onnx.ModelProto, names: Sequence[str], threads: int) -> None:
+        given = {value.name for value in model.graph.input}
+        made = [name for name in dict.fromkeys(names) if name not in given]
+        tapped = taps.outputs(model, made) if made else None
+        self._session = None if tapped is None else taps.session(tapped, threads=threads)
+
+    def values(self, sample: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        found = {} if self._session is None else runtime.run(self._session, sample)
+        return {**sample, **found}
+
+
+def _rows(
+    read: Input, values: Mapping[str, NDArray[Any]], seed: tuple[int, int], most: int
+) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)  # equal counts of places give equal places
+    return moments.unfold(read, values[read.tensor], rng, most=most)
+
+
+def _fit(
+    cut: onnx.ModelProto, pair: Pair, fit: _Sums, judge: _Sums, *, ridge: float | None
+) -> Fitted | None:
+    shifts = pair.cut.can_shift
+    bench = layers.Bench(cut)
+    prior = np.swapaxes(bench.rows(pair.cut), 1, 2)
+    own, other = fit.centred(shifts=shifts), judge.centred(shifts=shifts)
+    if not (
+        np.isfinite(own.xx).all() and np.isfinite(own.xy).all() and np.isfinite(other.xx).all()
+    ):
+        return None
+    energy = max(float(other.yy.sum()), 1e-30)
+    old = bench.bias(pair.cut)
+    seen = np.zeros_like(old) if pair.is_behind else old
+    before = other.error(prior, seen.reshape(len(prior), -1))
+    tried = [(before, np.inf)]
+    for strength in RIDGES if ridge is None else (ridge,):
+        weights = own.solve(prior, strength)
+        tried.append((other.error(weights, own.bias(weights)), strength))
+    least, strength = min(tried)
+    if strength == np.inf:
+        return Fitted(pair.cut.name, strength, before / energy, least / energy)
+    both = fit.plus(judge).centred(shifts=shifts)
+    weights = both.solve(prior, strength)
+    if not np.isfinite(weights).all():
+        return None
+    bias = both.bias(weights).reshape(-1) + (old - seen)
+    bench.write(pair.cut, np.swapaxes(weights, 1, 2), bias if shifts else None)
+    return Fitted(pair.cut.name, strength, before / energy, least / energy)
