@@ -16,6 +16,7 @@ VIOLATIONS = {
     "daemon": ("agent/host/children.py", "import agent.serving.meter"),
     "words": ("agent/control/admission.py", "import compression.graph"),
     "compression": ("compression/ladder.py", "import agent.errors"),
+    "page": ("compression/page/bars.py", "import compression.samples"),
     "deploy": ("deploy/publish.py", "import agent.store.chunks"),
     "no-runtime-in-the-daemon": ("agent/host/children.py", "import onnxruntime"),
     "door-onnxruntime": ("agent/serving/api.py", "import onnxruntime"),
