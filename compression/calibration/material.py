@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from compression import graph, samples, statistics
+from compression import graph, provenance, samples, statistics
 from compression.calibration import datafree, gathering, histograms, pacing, splits, synthesis
 from compression.calibration.evidence import Evidence
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
@@ -105,6 +105,7 @@ class Material:
             keys=(
                 model_sha256, sha256(path), sha256(report_path), str(job.seed),
                 str(parts), str(budget_threads), job.device_class.model_dump_json(),
+                provenance.code(),
             ),
             threads=budget_threads,
             work_memory_mib=job.work_memory_mib,
