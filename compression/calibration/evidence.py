@@ -7,7 +7,7 @@ by streaming, within the job's memory, and kept for the few models that were ask
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -18,6 +18,8 @@ from compression.calibration.channels import Layout
 from compression.statistics import Arrays
 
 _MODELS_KEPT = 4
+_RESULTS_KEPT = 4
+T = TypeVar("T")
 
 
 class Evidence:
@@ -42,6 +44,21 @@ class Evidence:
         self.seed = seed
         self.sources = sources
         self._known: OrderedDict[str, dict[Any, NDArray[np.float64]]] = OrderedDict()
+        self._results: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+
+    def once(self, model: onnx.ModelProto, question: str, answer: Callable[[], T]) -> T:
+        """Return what `answer` finds about a model; the few that were asked about last are kept.
+
+        The same `question` must always have an answer of the same type.
+        """
+        key = (_digest(model), question)
+        if key not in self._results:
+            self._results[key] = answer()
+        self._results.move_to_end(key)
+        while len(self._results) > _RESULTS_KEPT:
+            self._results.popitem(last=False)
+        found: T = self._results[key]
+        return found
 
     def means(
         self, model: onnx.ModelProto, wanted: Mapping[str, Layout], *, most: int | None = None
@@ -99,12 +116,16 @@ class Evidence:
         return {name: found for name, found in asked.items() if found is not None}
 
     def _of(self, model: onnx.ModelProto) -> dict[Any, NDArray[np.float64]]:
-        name = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+        name = _digest(model)
         known = self._known.setdefault(name, {})
         self._known.move_to_end(name)
         while len(self._known) > _MODELS_KEPT:
             self._known.popitem(last=False)
         return known
+
+
+def _digest(model: onnx.ModelProto) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _first(feeds: Iterable[Arrays], most: int | None) -> Iterator[Arrays]:

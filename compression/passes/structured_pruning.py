@@ -55,9 +55,21 @@ def apply(
     evenly.
 
     Raises:
-        BadModel: nothing can be cut, or not so much; an unknown group or unit; every unit is kept.
-        BadInputs: too few calibration inputs.
+        BadModel: nothing can be cut, or not so much; an unknown group or unit; every unit is kept;
+            too few calibration inputs.
     """
+    if evidence is None:
+        return _made(model, settings, sample, None)
+    question = f"structured pruning {settings.model_dump_json()}"
+    return evidence.once(model, question, lambda: _made(model, settings, sample, evidence))
+
+
+def _made(
+    model: onnx.ModelProto,
+    settings: Settings,
+    sample: channels.Arrays | None,
+    evidence: Evidence | None,
+) -> onnx.ModelProto:
     divided = None if evidence is None else parts.divide(evidence, most=settings.samples)
     if sample is None and divided is not None:
         sample = next(feeds for _, feeds in divided.feeds())
@@ -65,8 +77,8 @@ def apply(
     keep = _keep(model, found, settings, divided)
     cut = surgery.cut(model, found, keep)
     if divided is not None and settings.refit:
-        outputs = behind.outputs(model, found, keep)
-        refitting.refit(model, cut, outputs, divided, ridge=settings.ridge)
+        stays = behind.stays(model, found, keep)
+        refitting.refit(model, cut, stays, divided, ridge=settings.ridge)
     return cut
 
 
@@ -85,5 +97,11 @@ def _keep(
             model, found, by=by if counted else "magnitude", parts=given, sensitive=False
         )
         return planning.for_widths(found, known, wish)
-    known = planning.study(model, found, by=by, parts=divided)
+    if divided is None:
+        return planning.for_share(found, planning.study(model, found, by=by), macs=wish)
+    known = divided.evidence.once(
+        model,
+        f"pruning study {by} {settings.samples}",
+        lambda: planning.study(model, found, by=by, parts=divided),
+    )
     return planning.for_share(found, known, macs=wish)

@@ -27,16 +27,19 @@ def widths(
     """Return the width of each group so that at most the share `macs` of all products is left.
 
     `losses` says what is lost where a group alone is cut by the shares `levels`; losses of several
-    groups are taken to add up. Step by step the group is narrowed that loses least for what it
-    saves then.
+    groups are taken to add up. Groups that it lacks stay whole. Step by step the group is narrowed
+    that loses least for what it saves then.
 
     Raises:
         BadModel: no widths leave so little.
     """
     counts = costs.Costs(channels)
-    tracks = [_steps(group.width, costs.steps(group)) for group in channels.groups]
+    tracks = [
+        _steps(group.width, costs.steps(group)) if group.id in losses else (group.width,)
+        for group in channels.groups
+    ]
     curves = [
-        _curve(group.width, track, losses[group.id], levels)
+        _curve(group.width, track, losses.get(group.id, (0.0,) * len(levels)), levels)
         for group, track in zip(channels.groups, tracks, strict=True)
     ]
     at = np.zeros(len(tracks), int)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compression.calibration.evidence import Evidence
-from compression.errors import BadInputs
+from compression.errors import BadModel
 from compression.statistics import Arrays
 
 ROWS = 24_576
@@ -46,13 +46,13 @@ def divide(evidence: Evidence, *, most: int) -> Parts:
     """Divide at most `most` samples; a source lies in one part as a whole.
 
     Raises:
-        BadInputs: fewer than `LEAST` samples, or all of one source.
+        BadModel: fewer than `LEAST` samples, or all of one source.
     """
     count = sum(1 for _, _ in zip(range(most), evidence.feeds(), strict=False))
     sources = list(range(count)) if evidence.sources is None else list(evidence.sources())[:count]
     kinds = sorted(set(sources))
     if count < LEAST or len(kinds) < 2:
-        raise BadInputs(
+        raise BadModel(
             f"cannot choose channels by {count} calibration inputs of {len(kinds)} sources: "
             f"at least {LEAST} of 2 are needed"
         )

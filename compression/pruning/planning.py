@@ -1,5 +1,6 @@
 """Which units of a model stay: an order for each group, and how many of each."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,17 +17,21 @@ from compression.pruning.readers import Seen
 
 By = Literal["activations", "magnitude"]
 Keep = dict[str, tuple[int, ...]]
+UNITS_PER_ROW = 16
+"""Of a group with more, what its readers see says too little to choose by."""
 
 
 @dataclass(frozen=True)
 class Study:
     """By group: in which order its units go, and what is lost at each of `sensitivity.LEVELS`.
 
-    Nothing is lost that anybody knows of where there were no samples to see it.
+    Nothing is lost that anybody knows of where there were no samples to see it. `whole` says of
+    groups that the samples say too little of why these stay as they are.
     """
 
     orders: Mapping[str, Order]
     losses: Mapping[str, Sequence[float]]
+    whole: Mapping[str, str]
 
 
 def study(
@@ -34,7 +39,7 @@ def study(
     channels: ChannelMap,
     *,
     by: By,
-    parts: Parts | None,
+    parts: Parts | None = None,
     sensitive: bool = True,
 ) -> Study:
     """Order the units of every group, and see what cutting each alone loses.
@@ -53,17 +58,35 @@ def study(
     if parts is not None and (sensitive or by == "activations"):
         seen = readers.find(model, channels, parts)
     orders: dict[str, Order] = {}
+    whole: dict[str, str] = {}
     shifting = {name for name, one in layers.find(model).items() if one.can_shift}
     for group in channels.groups:
         found = None
         if by == "activations":
             tables = [one.reader(shifts=one.slot.node in shifting) for one in seen[group.id]]
             found = ordering.by_activations(group.width, tables)
+            if parts is not None and (lacking := _lacking(group, seen[group.id], parts)):
+                whole[group.id] = lacking
         orders[group.id] = found or ordering.by_magnitude(group, _weights(model, group))
     if parts is None or not sensitive:
-        return Study(orders, {})
+        return Study(orders, {}, whole)
     judge = sensitivity.Judge(model, parts)
-    return Study(orders, sensitivity.measure(model, channels, orders, seen, judge))
+    groups = [group for group in channels.groups if group.id not in whole]
+    losses = sensitivity.measure(model, channels, groups, orders, seen, judge=judge)
+    return Study(orders, losses, whole)
+
+
+def _lacking(group: Group, seen: Sequence[Seen], parts: Parts) -> str:
+    """Why the samples say too little of a group's units."""
+    rows = min((one.rows for one in seen), default=group.width)
+    least = math.ceil(group.width / UNITS_PER_ROW)
+    if rows >= least:
+        return ""
+    needed = math.ceil(len(parts.judges) * least / max(1, rows))
+    return (
+        f"cannot choose among {group.width} units of {group.id!r} by {len(parts.judges)} "
+        f"calibration inputs: at least {needed} are needed"
+    )
 
 
 def _weights(model: onnx.ModelProto, group: Group) -> dict[str, ordering.Array]:
@@ -83,8 +106,12 @@ def for_share(channels: ChannelMap, found: Study, *, macs: float) -> Keep:
     losses = found.losses or {
         group.id: [level * group.macs_per_unit * group.width for level in sensitivity.LEVELS]
         for group in channels.groups
+        if group.id not in found.whole
     }
-    widths = allocating.widths(channels, losses, sensitivity.LEVELS, macs=macs)
+    try:
+        widths = allocating.widths(channels, losses, sensitivity.LEVELS, macs=macs)
+    except BadModel as error:
+        raise BadModel("; ".join([str(error), *found.whole.values()])) from None
     return {name: found.orders[name].kept(count) for name, count in widths.items()}
 
 
@@ -103,6 +130,8 @@ def for_widths(
             raise BadModel(f"cannot cut channels: no group {name!r} (it has {len(widths)} groups)")
         if isinstance(wish, int) and not 0 < wish <= widths[name]:
             raise BadModel(f"cannot keep {wish} units of {name!r}: it has {widths[name]}")
+        if isinstance(wish, int) and name in found.whole:
+            raise BadModel(found.whole[name])
         units = found.orders[name].kept(wish) if isinstance(wish, int) else wish
         if len(set(units)) < widths[name]:
             kept[name] = tuple(units)

@@ -38,6 +38,7 @@ class Seen:
     weights: Floats
     mean: Floats
     gram: Floats
+    rows: int
 
     @property
     def units(self) -> Array:
@@ -121,4 +122,4 @@ def _seen(slot: Slot, node: onnx.NodeProto, value: Array, moments: Moments) -> S
         weights = np.moveaxis(apart, 1, 0).reshape(len(mean), -1)
         of = np.repeat(np.arange(groups), len(slot.units))
         gram = np.where(of[:, None] == of, gram, 0)  # each sums its own channels alone
-    return Seen(slot, slot.axis, moved.shape, groups, weights, mean, gram)
+    return Seen(slot, slot.axis, moved.shape, groups, weights, mean, gram, moments.rows)

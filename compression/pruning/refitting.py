@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from compression import runtime
 from compression.calibration import moments, taps
 from compression.calibration.moments import Input
-from compression.pruning import layers
-from compression.pruning.layers import Layer
+from compression.pruning import layers, pairs
+from compression.pruning.behind import Stays
+from compression.pruning.pairs import Pair
 from compression.pruning.parts import Parts
 
 Floats = NDArray[np.float64]
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Tried strengths, in parts of the mean of the Gram matrix's diagonal."""
-_BYTES = 8
-_HELD = 6
-"""Matrices of one layer in memory at a time: two parts, products, what is solved."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +36,6 @@ class Fitted:
     ridge: float
     before: float
     after: float
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One layer in the original and in the cut model; `outputs` are those that stay, bool."""
-
-    original: Layer
-    cut: Layer
-    outputs: NDArray[np.bool_]
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether the bias is added behind what is compared, as that of a MatMul may be."""
-        return self.cut.added is not None and self.cut.name == self.cut.node.output[0]
-
-    @property
-    def bytes(self) -> int:
-        """What the moments of the pair take."""
-        form = self.cut.form
-        return _BYTES * form.groups * (_HELD * form.inputs**2 + 3 * form.inputs * form.outputs)
 
 
 class _Sums:
@@ -136,31 +114,36 @@ class _Centred:
 def refit(
     original: onnx.ModelProto,
     cut: onnx.ModelProto,
-    outputs: Mapping[str, NDArray[np.bool_]],
+    stays: Mapping[str, Stays],
     parts: Parts,
     *,
     ridge: float | None = None,
 ) -> tuple[Fitted, ...]:
-    """Fit the layers in `outputs` of the model `cut` anew, in place; returns what became of them.
+    """Fit the layers in `stays` of the model `cut` anew, in place; returns what became of them.
 
-    `outputs` says of each layer, by what it makes, which output channels stay, bool [outputs of
-    the original's]. `ridge` None: chosen for each layer. Layers whose matrices do not fit into the
-    memory of the evidence, or whose values are not finite, stay as they are cut.
+    `stays` says of each layer, by what it makes, which channels stay. `ridge` None: chosen for
+    each layer. Layers whose matrices do not fit into the memory of the evidence, or whose values
+    are not finite, stay as they are cut.
     """
-    names = frozenset(outputs)
+    names = frozenset(stays)
     wanted = layers.find(original, among=names)
     fitted: list[Fitted] = []
     bound = parts.evidence.work_memory_mib * 2**20
-    for step in _levels(cut, [name for name in wanted if name in outputs]):
+    for step in _levels(cut, [name for name in wanted if name in stays]):
         found = layers.find(cut, among=names)
-        pairs = {
-            name: Pair(wanted[name], found[name], outputs[name]) for name in step if name in found
+        made = {
+            name: pairs.make(
+                wanted[name], found[name], stays[name], reference=original, bound=bound
+            )
+            for name in step
+            if name in found
         }
-        sizes = {name: pair.bytes for name, pair in pairs.items() if pair.bytes <= bound}
+        ready = {name: pair for name, pair in made.items() if pair is not None}
+        sizes = {name: pair.bytes for name, pair in ready.items()}
         for batch in taps.batches(sizes, bound=bound):
-            sums = _stream(original, cut, [pairs[name] for name in batch], parts)
+            sums = _stream(original, cut, [ready[name] for name in batch], parts)
             for name in batch:
-                one = _fit(cut, pairs[name], *sums.pop(name), ridge=ridge)
+                one = _fit(cut, ready[name], *sums.pop(name), ridge=ridge)
                 if one is not None:
                     fitted.append(one)
     return tuple(fitted)
@@ -182,22 +165,18 @@ def _levels(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]
 
 
 def _stream(
-    original: onnx.ModelProto, cut: onnx.ModelProto, pairs: Sequence[Pair], parts: Parts
+    original: onnx.ModelProto, cut: onnx.ModelProto, fitted: Sequence[Pair], parts: Parts
 ) -> dict[str, tuple[_Sums, _Sums]]:
     """Run both models over all samples; moments of the part that is fitted to, and of the other."""
-    sums = {}
-    for pair in pairs:
-        form = pair.cut.form
-        size = (form.groups, form.inputs, form.outputs // form.groups)
-        sums[pair.cut.name] = (_Sums(*size), _Sums(*size))
-    reads = _Taps(cut, [pair.cut.input.tensor for pair in pairs], parts.evidence.threads)
-    targets = _Taps(original, [pair.original.name for pair in pairs], parts.evidence.threads)
+    sums = {pair.cut.name: (_Sums(*pair.shape), _Sums(*pair.shape)) for pair in fitted}
+    reads = _Taps(cut, [pair.x.tensor for pair in fitted], parts.evidence.threads)
+    targets = _Taps(original, [pair.y.tensor for pair in fitted], parts.evidence.threads)
     for number, sample in parts.feeds():
         x, y = reads.values(sample), targets.values(sample)
-        for pair in pairs:
+        for pair in fitted:
             seed = (parts.evidence.seed, number)
-            rows = _rows(pair.cut.input, x, seed, parts.positions)
-            made = _rows(pair.original.output, y, seed, parts.positions)[0][:, pair.outputs]
+            rows = _rows(pair.x, x, seed, parts.positions)
+            made = _rows(pair.y, y, seed, parts.positions)[0][:, pair.chosen]
             grouped = made.reshape(len(made), rows.shape[0], -1).swapaxes(0, 1)
             sums[pair.cut.name][parts.judges[number]].add(rows, grouped)
     return sums
@@ -227,29 +206,23 @@ def _rows(
 def _fit(
     cut: onnx.ModelProto, pair: Pair, fit: _Sums, judge: _Sums, *, ridge: float | None
 ) -> Fitted | None:
-    shifts = pair.cut.can_shift
-    bench = layers.Bench(cut)
-    prior = np.swapaxes(bench.rows(pair.cut), 1, 2)
-    own, other = fit.centred(shifts=shifts), judge.centred(shifts=shifts)
-    if not (
-        np.isfinite(own.xx).all() and np.isfinite(own.xy).all() and np.isfinite(other.xx).all()
-    ):
+    own, other = fit.centred(shifts=pair.shifts), judge.centred(shifts=pair.shifts)
+    if not all(np.isfinite(one).all() for one in (own.xx, own.xy, other.xx, other.xy)):
         return None
+    prior, shift = pair.prior(cut)
     energy = max(float(other.yy.sum()), 1e-30)
-    old = bench.bias(pair.cut)
-    seen = np.zeros_like(old) if pair.is_behind else old
-    before = other.error(prior, seen.reshape(len(prior), -1))
+    before = other.error(prior, shift)
     tried = [(before, np.inf)]
     for strength in RIDGES if ridge is None else (ridge,):
         weights = own.solve(prior, strength)
         tried.append((other.error(weights, own.bias(weights)), strength))
-    least, strength = min(tried)
+    least, strength = min(tried) if ridge is None else tried[-1]
+    found = Fitted(pair.cut.name, strength, before / energy, least / energy)
     if strength == np.inf:
-        return Fitted(pair.cut.name, strength, before / energy, least / energy)
-    both = fit.plus(judge).centred(shifts=shifts)
+        return found
+    both = fit.plus(judge).centred(shifts=pair.shifts)
     weights = both.solve(prior, strength)
     if not np.isfinite(weights).all():
         return None
-    bias = both.bias(weights).reshape(-1) + (old - seen)
-    bench.write(pair.cut, np.swapaxes(weights, 1, 2), bias if shifts else None)
-    return Fitted(pair.cut.name, strength, before / energy, least / energy)
+    pair.write(cut, weights, both.bias(weights))
+    return found

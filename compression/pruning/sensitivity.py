@@ -80,16 +80,18 @@ def _energy(y: NDArray[Any], z: NDArray[Any]) -> Floats:
 def measure(
     original: onnx.ModelProto,
     channels: ChannelMap,
+    groups: Sequence[Group],
     orders: Mapping[str, Order],
     seen: Mapping[str, Sequence[Seen]],
+    *,
     judge: Judge,
 ) -> dict[str, tuple[float, ...]]:
-    """Return what is lost at each of `LEVELS`, by group, where that group alone is cut.
+    """Return what is lost at each of `LEVELS`, by group of `groups`, where it alone is cut.
 
     Its readers make up for it in closed form. Deeper cuts never lose less.
     """
     found: dict[str, tuple[float, ...]] = {}
-    for group in channels.groups:
+    for group in groups:
         losses: list[float] = []
         for level in LEVELS:
             if losses and losses[-1] >= _LOST:

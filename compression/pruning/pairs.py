@@ -1,0 +1,141 @@
+"""What a layer is fitted by: what it reads in the cut model, and what the original has there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compression.calibration.moments import Input
+from compression.pruning import layers
+from compression.pruning.behind import Stays
+from compression.pruning.layers import Layer
+
+Floats = NDArray[np.float64]
+_BYTES = 8
+_HELD = 6
+"""Matrices of one layer in memory at a time: two parts, products, what is solved."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer in the original and in the cut model; `stays` is what the cut leaves of it."""
+
+    original: Layer
+    cut: Layer
+    stays: Stays
+
+    @property
+    def x(self) -> Input:
+        """What is read in the cut model."""
+        return self.cut.input
+
+    @property
+    def y(self) -> Input:
+        """What the original has."""
+        return self.original.output
+
+    @property
+    def chosen(self) -> NDArray[np.bool_]:
+        """Which channels of `y` are fitted to."""
+        return self.stays.outputs
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Groups, inputs and outputs of what is solved."""
+        form = self.cut.form
+        return form.groups, form.inputs, form.outputs // form.groups
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the bias is added behind what is compared, as that of a MatMul may be."""
+        return self.cut.added is not None and self.cut.name == self.cut.node.output[0]
+
+    @property
+    def shifts(self) -> bool:
+        """Whether means are taken over by a bias."""
+        return self.cut.can_shift
+
+    @property
+    def bytes(self) -> int:
+        """What the moments of the pair take."""
+        groups, inputs, outputs = self.shape
+        return _BYTES * groups * (_HELD * inputs**2 + 3 * inputs * outputs)
+
+    def prior(self, model: onnx.ModelProto) -> tuple[Floats, Floats]:
+        """Weights [groups, inputs, outputs] and what they shift by [groups, outputs], as cut."""
+        bench = layers.Bench(model)
+        weights = np.swapaxes(bench.rows(self.cut), 1, 2)
+        bias = np.zeros(self.cut.form.outputs) if self.is_behind else bench.bias(self.cut)
+        return weights, bias.reshape(len(weights), -1)
+
+    def write(self, model: onnx.ModelProto, weights: Floats, bias: Floats) -> None:
+        """Put what was solved into the cut model."""
+        bench = layers.Bench(model)
+        behind = bench.bias(self.cut) if self.is_behind else 0.0
+        shift = bias.reshape(-1) + behind if self.shifts else None
+        bench.write(self.cut, np.swapaxes(weights, 1, 2), shift)
+
+
+@dataclass(frozen=True)
+class ByChannels(Pair):
+    """A kernel that is too large as a whole: what it reads is fitted to what the original reads.
+
+    The same mixture of channels then stands in at each place of the kernel.
+    """
+
+    reference: onnx.ModelProto
+
+    @property
+    def x(self) -> Input:
+        """The channels that are read in the cut model."""
+        return layers.pointwise(self.cut.node.input[0], self.shape[1], self.cut.form.window)
+
+    @property
+    def y(self) -> Input:
+        """The channels that the original reads."""
+        tensor = self.original.node.input[0]
+        return layers.pointwise(tensor, self.shape[2], self.original.form.window)
+
+    @property
+    def chosen(self) -> NDArray[np.bool_]:
+        """All channels of `y`."""
+        return np.ones(self.shape[2], bool)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """One group: channels that are left, and channels of the original."""
+        return 1, self.cut.form.shape[1], self.original.form.shape[1]
+
+    @property
+    def is_behind(self) -> bool:
+        """What is compared stands before the layer."""
+        return False
+
+    def prior(self, model: onnx.ModelProto) -> tuple[Floats, Floats]:
+        """Each channel that is left stands for itself."""
+        del model
+        return np.eye(self.shape[2])[self.stays.inputs][None], np.zeros((1, self.shape[2]))
+
+    def write(self, model: onnx.ModelProto, weights: Floats, bias: Floats) -> None:
+        """Mix the original's kernels as its channels are mixed."""
+        held = layers.Bench(self.reference)
+        before = held.rows(self.original)[0].reshape(*self.original.form.shape[:2], -1)
+        before = before[self.stays.outputs]
+        mixed = np.einsum("xc,ock->oxk", weights[0], before)
+        shift = held.bias(self.original)[self.stays.outputs] + before.sum(2) @ bias[0]
+        rows = mixed.reshape(1, len(mixed), -1)
+        layers.Bench(model).write(self.cut, rows, shift if self.shifts else None)
+
+
+def make(
+    original: Layer, cut: Layer, stays: Stays, *, reference: onnx.ModelProto, bound: float
+) -> Pair | None:
+    """Pair a layer whose moments fit into `bound` bytes; None where they do not in any way."""
+    whole = Pair(original, cut, stays)
+    if whole.bytes <= bound:
+        return whole
+    if cut.form.window is None or cut.form.groups > 1:
+        return None
+    mixing = ByChannels(original, cut, stays, reference)
+    return mixing if mixing.bytes <= bound else None
