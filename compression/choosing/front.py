@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from compression import ladder
 from compression.job import Agreement
 
-SAME_SHARE = 0.03
+SAME_SHARE = 0.02
 """Ratios of time and size closer than this are the same."""
 SAME_DB = 1.0
 
