@@ -10,6 +10,7 @@ from compression.pruning.groups import UNITS, ChannelMap, Group
 
 STEP = 8
 """Kernels work on so many channels at a time: other widths cost as much as the next one."""
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _NARROW = 32
 """Groups of fewer channels are cut in finer steps: eight of them would be too much at once."""
 
@@ -22,15 +23,20 @@ class Costs:
         count = len(channels.groups)
         trace = channels.trace
         for node, macs in trace.macs.items():
-            weight = trace.graph.node[node].input[1]
-            axes = {
-                use.axis: use.channels.atoms
-                for use in trace.uses
-                if use.node == node and use.initializer == weight
-            }
-            spans = [*axes.values(), *(one.atoms for one in trace.joins.get(node, ()))]
-            shares = tuple(_share(channels.unit_of[atoms], count) for atoms in spans)
-            self._terms.append((float(macs), tuple(s for s in shares if s[:-1].any())))
+            sums = trace.graph.node[node]
+            # A recurrence multiplies with two matrices: for what it reads and for what it holds.
+            names = sums.input[1 : 3 if sums.op_type in _RECURRENT else 2]
+            sizes = [math.prod(trace.shape(name)) for name in names]
+            for name, size in zip(names, sizes, strict=True):
+                axes = {
+                    use.axis: use.channels.atoms
+                    for use in trace.uses
+                    if use.node == node and use.initializer == name
+                }
+                spans = [*axes.values(), *(one.atoms for one in trace.joins.get(node, ()))]
+                shares = tuple(_share(channels.unit_of[atoms], count) for atoms in spans)
+                part = macs * size / max(1, sum(sizes))
+                self._terms.append((part, tuple(one for one in shares if one[:-1].any())))
         self.total = float(channels.macs)
         self._widths = np.array([group.width for group in channels.groups], np.float64)
 

@@ -1,5 +1,7 @@
 """The layers whose weights can be fitted anew, and where their biases stand."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +23,8 @@ class Layer:
     name: str
     node: onnx.NodeProto
     form: forms.Form
-    bias: str | None
-    """The initializer that holds the bias; None where it has none."""
     added: onnx.NodeProto | None
-    """The Add behind a MatMul that adds `bias`."""
+    """The Add behind a MatMul that adds a bias."""
     can_shift: bool
     """Whether there is a bias, or could be one."""
 
@@ -43,8 +43,27 @@ def pointwise(tensor: str, channels: int, window: Window | None) -> Input:
     """Read the channels of a tensor; of a Conv's, on axis 1, the places one by one."""
     if window is None:
         return Input(tensor, channels)
-    ones = (1,) * len(window.kernel)
-    return Input(tensor, channels, Window(ones, ones, ones, (0,) * 2 * len(ones)))
+    return Input(tensor, channels, points(len(window.kernel)))
+
+
+def flattened(
+    maker: onnx.NodeProto | None, shapes: Mapping[str, tuple[int, ...]], length: int
+) -> tuple[str, tuple[int, ...]] | None:
+    """The tensor [N, C, ...] and its shape that `maker` makes rows of `length` of, place by place.
+
+    None where it does something else.
+    """
+    if maker is None or maker.op_type not in {"Flatten", "Reshape"}:
+        return None
+    shape = shapes.get(maker.input[0], ())
+    fits = len(shape) > 2 and math.prod(shape[1:]) == length and math.prod(shape[2:]) > 1
+    return (maker.input[0], shape) if fits else None
+
+
+def points(rank: int) -> Window:
+    """A window of one place in a space of `rank` dims."""
+    ones = (1,) * rank
+    return Window(ones, ones, ones, (0,) * 2 * rank)
 
 
 def find(model: onnx.ModelProto, *, among: frozenset[str] | None = None) -> dict[str, Layer]:
@@ -74,16 +93,16 @@ def _with_bias(
     if node.op_type != "MatMul":
         name = node.input[2] if len(node.input) > 2 and node.input[2] else None
         own = name is None or (name in graph.weights and graph.weights[name].size == form.outputs)
-        return Layer(node.output[0], node, form, name if own else None, None, own)
+        return Layer(node.output[0], node, form, None, own)
     readers = graph.readers[node.output[0]]
     adding = readers[0] if len(readers) == 1 and node.output[0] not in graph.outputs else None
     name = None if adding is None else _added(graph, adding, node.output[0], form.outputs)
     if adding is None or name is None:
-        return Layer(node.output[0], node, form, None, None, can_shift=False)
+        return Layer(node.output[0], node, form, None, can_shift=False)
     known = node.output[0]
     if among is not None and known not in among and adding.output[0] in among:
         known = adding.output[0]
-    return Layer(known, node, form, name, adding, can_shift=True)
+    return Layer(known, node, form, adding, can_shift=True)
 
 
 def _added(graph: qdq.Graph, adding: onnx.NodeProto, product: str, count: int) -> str | None:
@@ -118,9 +137,10 @@ class Bench:
 
     def bias(self, layer: Layer) -> NDArray[np.float64]:
         """The bias, float64 [outputs]; zeros where there is none."""
-        if layer.bias is None:
+        name = _bias(layer)
+        if name is None or not layer.can_shift:
             return np.zeros(layer.form.outputs)
-        return self.value(layer.bias).astype(np.float64).reshape(-1)
+        return self.value(name).astype(np.float64).reshape(-1)
 
     def write(
         self, layer: Layer, rows: NDArray[np.float64], bias: NDArray[np.float64] | None
@@ -129,26 +149,36 @@ class Bench:
         self._put(layer.node.input[1], layer.form.back(rows))
         if bias is None or not layer.can_shift:
             return
-        if layer.bias is not None and self._uses[layer.bias] == 1:
-            self._put(layer.bias, bias.reshape(self.value(layer.bias).shape))
-            return
-        node = layer.added or layer.node
+        held = _bias(layer)
+        shape = (layer.form.outputs,) if held is None else self.value(held).shape
+        if held is None or self._uses[held] > 1:
+            self._own(layer, held)
+        self._put(str(_bias(layer)), bias.reshape(shape))
+
+    def _own(self, layer: Layer, held: str | None) -> None:
+        """Give a layer a bias that nobody else reads."""
         name = f"{layer.name}.refitted"
-        shape = self.value(layer.bias).shape if layer.bias is not None else (layer.form.outputs,)
         while name in self._tensors:
             name += "'"
         self._tensors[name] = self.model.graph.initializer.add(name=name)
-        self._put(name, bias.reshape(shape))
-        if layer.bias is not None:
-            self._uses[layer.bias] -= 1
-            at = list(node.input).index(layer.bias)
-            node.input[at] = name
+        self._uses[name] = 1
+        node = layer.added or layer.node
+        if held is not None:
+            self._uses[held] -= 1
+            node.input[list(node.input).index(held)] = name
         elif len(node.input) > 2:
             node.input[2] = name
         else:
             node.input.append(name)
-        self._uses[name] = 1
 
     def _put(self, name: str, value: NDArray[Any]) -> None:
         array = np.ascontiguousarray(value, np.float32)
         self._tensors[name].CopyFrom(numpy_helper.from_array(array, name))
+
+
+def _bias(layer: Layer) -> str | None:
+    """The initializer that holds the bias now."""
+    if layer.added is not None:
+        return next(str(name) for name in layer.added.input if name != layer.node.output[0])
+    given = str(layer.node.input[2]) if len(layer.node.input) > 2 else ""
+    return given or None

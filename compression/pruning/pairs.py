@@ -78,24 +78,26 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class ByChannels(Pair):
-    """A kernel that is too large as a whole: what it reads is fitted to what the original reads.
+class Mixing(Pair):
+    """A layer that sees each channel at several places: these are fitted to the original's.
 
-    The same mixture of channels then stands in at each place of the kernel.
+    The same mixture of channels then stands in at each place, of a kernel or behind a Flatten.
+    That needs far fewer samples, and far less memory, than weights for every place.
     """
 
     reference: onnx.ModelProto
+    tensor: str
+    rank: int
 
     @property
     def x(self) -> Input:
         """The channels that are read in the cut model."""
-        return layers.pointwise(self.cut.node.input[0], self.shape[1], self.cut.form.window)
+        return Input(self.tensor, self.shape[1], layers.points(self.rank - 2))
 
     @property
     def y(self) -> Input:
         """The channels that the original reads."""
-        tensor = self.original.node.input[0]
-        return layers.pointwise(tensor, self.shape[2], self.original.form.window)
+        return Input(self.tensor, self.shape[2], layers.points(self.rank - 2))
 
     @property
     def chosen(self) -> NDArray[np.bool_]:
@@ -105,7 +107,7 @@ class ByChannels(Pair):
     @property
     def shape(self) -> tuple[int, int, int]:
         """One group: channels that are left, and channels of the original."""
-        return 1, self.cut.form.shape[1], self.original.form.shape[1]
+        return 1, int(self.stays.inputs.sum()), len(self.stays.inputs)
 
     @property
     def is_behind(self) -> bool:
@@ -118,24 +120,26 @@ class ByChannels(Pair):
         return np.eye(self.shape[2])[self.stays.inputs][None], np.zeros((1, self.shape[2]))
 
     def write(self, model: onnx.ModelProto, weights: Floats, bias: Floats) -> None:
-        """Mix the original's kernels as its channels are mixed."""
-        held = layers.Bench(self.reference)
-        before = held.rows(self.original)[0].reshape(*self.original.form.shape[:2], -1)
-        before = before[self.stays.outputs]
-        mixed = np.einsum("xc,ock->oxk", weights[0], before)
-        shift = held.bias(self.original)[self.stays.outputs] + before.sum(2) @ bias[0]
-        rows = mixed.reshape(1, len(mixed), -1)
-        layers.Bench(model).write(self.cut, rows, shift if self.shifts else None)
+        """Mix the original's weights as its channels are mixed."""
+        held, bench = layers.Bench(self.reference), layers.Bench(model)
+        before = held.rows(self.original)[0][self.stays.outputs]
+        places = before.reshape(len(before), self.shape[2], -1)
+        mixed = np.einsum("xc,ock->oxk", weights[0], places)
+        moved = places.sum(2) @ bias[0]
+        shift = held.bias(self.original)[self.stays.outputs] + moved if self.shifts else None
+        bench.write(self.cut, mixed.reshape(1, len(mixed), -1), shift)
 
 
-def make(
+def chain(
     original: Layer, cut: Layer, stays: Stays, *, reference: onnx.ModelProto, bound: float
-) -> Pair | None:
-    """Pair a layer whose moments fit into `bound` bytes; None where they do not in any way."""
+) -> list[Pair]:
+    """How a layer is fitted, one after the other; what does not fit into `bound` bytes is left."""
     whole = Pair(original, cut, stays)
-    if whole.bytes <= bound:
-        return whole
-    if cut.form.window is None or cut.form.groups > 1:
-        return None
-    mixing = ByChannels(original, cut, stays, reference)
-    return mixing if mixing.bytes <= bound else None
+    steps = [whole]
+    if stays.spread is not None and stays.inputs.sum() > 0:
+        steps = [Mixing(original, cut, stays, reference, *stays.spread), whole]
+    fitting: list[Pair] = []
+    for one in steps:
+        if one.bytes + sum(other.bytes for other in fitting) <= bound:
+            fitting.append(one)
+    return fitting

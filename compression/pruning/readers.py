@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from compression.calibration.evidence import Evidence
-from compression.calibration.moments import Input, Moments, Window
+from compression.calibration.moments import Input, Moments
 from compression.pruning import layers
 from compression.pruning.groups import ChannelMap, Slot
 from compression.pruning.ordering import Reader
@@ -27,8 +27,9 @@ _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "
 class Seen:
     """A slot that reads a group, its weights [n, outputs] and the moments of what it reads.
 
-    `n` is the length of its axis, times the groups of a Conv. A kernel's places count as outputs:
-    what stands in for a channel does so at each of them.
+    `n` is the length of its axis, times the groups of a Conv; `places` of that axis are one channel
+    where a Flatten lies before. Such places and a kernel's count as outputs: what stands in for a
+    channel does so at each of them.
     """
 
     slot: Slot
@@ -39,11 +40,12 @@ class Seen:
     mean: Floats
     gram: Floats
     rows: int
+    places: int
 
     @property
     def units(self) -> Array:
         """The unit of each input, int64 [n], or -1."""
-        return np.tile(self.slot.units, self.groups)
+        return np.tile(self.slot.units[:: self.places], self.groups)
 
     def reader(self, *, shifts: bool) -> Reader:
         """What orders units; where no bias takes means over, these count as well."""
@@ -70,11 +72,13 @@ def find(model: onnx.ModelProto, channels: ChannelMap, parts: Parts) -> dict[str
     """
     nodes = {node.output[0]: node for node in model.graph.node}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
     wanted: dict[str, tuple[str, Slot]] = {}
     inputs: dict[str, Input] = {}
     for group in channels.groups:
         for at, slot in enumerate(group.consumers):
-            read = _input(nodes[slot.node], slot, channels)
+            read = _flattened(nodes[slot.node], slot, makers.get(slot.tensor), channels)
+            read = read or _input(nodes[slot.node], slot, channels)
             if read is not None:
                 key = f"{group.id} {at}"
                 wanted[key], inputs[key] = (group.id, slot), read
@@ -106,20 +110,33 @@ def _input(node: onnx.NodeProto, slot: Slot, channels: ChannelMap) -> Input | No
         return Input(slot.tensor, shape[-1]) if shape[-1] == len(slot.units) else None
     if node.op_type == "ConvTranspose" and shape[1] != len(slot.units):
         return None
-    rank = len(shape) - 2
-    ones = (1,) * rank
-    return layers.pointwise(slot.tensor, shape[1], Window(ones, ones, ones, (0,) * 2 * rank))
+    return Input(slot.tensor, shape[1], layers.points(len(shape) - 2))
+
+
+def _flattened(
+    node: onnx.NodeProto, slot: Slot, maker: onnx.NodeProto | None, channels: ChannelMap
+) -> Input | None:
+    """The channels before a Flatten, which say more than each of their places by itself."""
+    before = layers.flattened(maker, channels.trace.shapes, len(slot.units))
+    if node.op_type not in {"Gemm", "MatMul"} or before is None:
+        return None
+    tensor, shape = before
+    apart = slot.units.reshape(shape[1], -1)
+    if (apart != apart[:, :1]).any():
+        return None
+    return Input(tensor, shape[1], layers.points(len(shape) - 2))
 
 
 def _seen(slot: Slot, node: onnx.NodeProto, value: Array, moments: Moments) -> Seen:
     mean, gram = moments.mean[0], moments.gram[0]
-    groups = len(mean) // len(slot.units)
+    groups = max(1, len(mean) // len(slot.units))
+    places = max(1, len(slot.units) // len(mean))
     moved = np.moveaxis(value.astype(np.float64), slot.axis, 0)
-    weights = moved.reshape(len(slot.units), -1)
+    weights = moved.reshape(len(slot.units) // places, -1)
     if groups > 1:
         assert int(attribute(node, "group")) == groups
         apart = moved.reshape(len(slot.units), groups, -1)
         weights = np.moveaxis(apart, 1, 0).reshape(len(mean), -1)
         of = np.repeat(np.arange(groups), len(slot.units))
         gram = np.where(of[:, None] == of, gram, 0)  # each sums its own channels alone
-    return Seen(slot, slot.axis, moved.shape, groups, weights, mean, gram, moments.rows)
+    return Seen(slot, slot.axis, moved.shape, groups, weights, mean, gram, moments.rows, places)

@@ -132,20 +132,19 @@ def refit(
     for step in _levels(cut, [name for name in wanted if name in stays]):
         found = layers.find(cut, among=names)
         made = {
-            name: pairs.make(
+            name: pairs.chain(
                 wanted[name], found[name], stays[name], reference=original, bound=bound
             )
             for name in step
             if name in found
         }
-        ready = {name: pair for name, pair in made.items() if pair is not None}
-        sizes = {name: pair.bytes for name, pair in ready.items()}
+        sizes = {name: sum(one.bytes for one in chain) for name, chain in made.items() if chain}
         for batch in taps.batches(sizes, bound=bound):
-            sums = _stream(original, cut, [ready[name] for name in batch], parts)
+            several = [pair for name in batch for pair in made[name]]
+            sums = _stream(original, cut, several, parts)
             for name in batch:
-                one = _fit(cut, ready[name], *sums.pop(name), ridge=ridge)
-                if one is not None:
-                    fitted.append(one)
+                mine, sums = sums[: len(made[name])], sums[len(made[name]) :]
+                fitted += _fit(cut, made[name], mine, ridge=ridge)
     return tuple(fitted)
 
 
@@ -166,19 +165,19 @@ def _levels(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]
 
 def _stream(
     original: onnx.ModelProto, cut: onnx.ModelProto, fitted: Sequence[Pair], parts: Parts
-) -> dict[str, tuple[_Sums, _Sums]]:
+) -> list[tuple[_Sums, _Sums]]:
     """Run both models over all samples; moments of the part that is fitted to, and of the other."""
-    sums = {pair.cut.name: (_Sums(*pair.shape), _Sums(*pair.shape)) for pair in fitted}
+    sums = [(_Sums(*pair.shape), _Sums(*pair.shape)) for pair in fitted]
     reads = _Taps(cut, [pair.x.tensor for pair in fitted], parts.evidence.threads)
     targets = _Taps(original, [pair.y.tensor for pair in fitted], parts.evidence.threads)
     for number, sample in parts.feeds():
         x, y = reads.values(sample), targets.values(sample)
-        for pair in fitted:
+        for pair, both in zip(fitted, sums, strict=True):
             seed = (parts.evidence.seed, number)
             rows = _rows(pair.x, x, seed, parts.positions)
             made = _rows(pair.y, y, seed, parts.positions)[0][:, pair.chosen]
             grouped = made.reshape(len(made), rows.shape[0], -1).swapaxes(0, 1)
-            sums[pair.cut.name][parts.judges[number]].add(rows, grouped)
+            both[parts.judges[number]].add(rows, grouped)
     return sums
 
 
@@ -204,25 +203,40 @@ def _rows(
 
 
 def _fit(
-    cut: onnx.ModelProto, pair: Pair, fit: _Sums, judge: _Sums, *, ridge: float | None
-) -> Fitted | None:
-    own, other = fit.centred(shifts=pair.shifts), judge.centred(shifts=pair.shifts)
-    if not all(np.isfinite(one).all() for one in (own.xx, own.xy, other.xx, other.xy)):
-        return None
+    cut: onnx.ModelProto,
+    chain: Sequence[Pair],
+    sums: Sequence[tuple[_Sums, _Sums]],
+    *,
+    ridge: float | None,
+) -> Iterator[Fitted]:
+    """Find how strongly each step is drawn, then solve all of them on all samples."""
+    solved: list[tuple[Pair, _Centred, float]] = []
+    for pair, (fit, judge) in zip(chain, sums, strict=True):
+        own, other = (one.centred(shifts=pair.shifts) for one in (fit, judge))
+        if not all(np.isfinite(one).all() for one in (own.xx, own.xy, other.xx, other.xy)):
+            continue
+        found, weights = _chosen(cut, pair, own, other, ridge=ridge)
+        if weights is not None:
+            pair.write(cut, weights, own.bias(weights))  # what the next step is drawn to
+            solved.append((pair, fit.plus(judge).centred(shifts=pair.shifts), found.ridge))
+        yield found
+    for pair, both, strength in solved:
+        weights = both.solve(pair.prior(cut)[0], strength)
+        pair.write(cut, weights, both.bias(weights))
+
+
+def _chosen(
+    cut: onnx.ModelProto, pair: Pair, own: _Centred, other: _Centred, *, ridge: float | None
+) -> tuple[Fitted, Floats | None]:
+    """The strength that the samples that judge like best, and its weights; None: as it is."""
     prior, shift = pair.prior(cut)
     energy = max(float(other.yy.sum()), 1e-30)
     before = other.error(prior, shift)
-    tried = [(before, np.inf)]
+    best: tuple[float, float, Floats | None] = (before, np.inf, None)
     for strength in RIDGES if ridge is None else (ridge,):
         weights = own.solve(prior, strength)
-        tried.append((other.error(weights, own.bias(weights)), strength))
-    least, strength = min(tried) if ridge is None else tried[-1]
-    found = Fitted(pair.cut.name, strength, before / energy, least / energy)
-    if strength == np.inf:
-        return found
-    both = fit.plus(judge).centred(shifts=pair.shifts)
-    weights = both.solve(prior, strength)
-    if not np.isfinite(weights).all():
-        return None
-    pair.write(cut, weights, both.bias(weights))
-    return found
+        error = other.error(weights, own.bias(weights))
+        if np.isfinite(weights).all() and (error < best[0] or ridge is not None):
+            best = (error, strength, weights)
+    error, strength, found = best
+    return Fitted(pair.cut.name, strength, before / energy, error / energy), found

@@ -150,5 +150,5 @@ def _moved(one: Seen, weights: Floats) -> Floats:
     """What the outputs' means lose, float64 [outputs]: at a border as if nothing were padding."""
     mean = one.mean.reshape(one.groups, 1, -1)
     lost = mean @ (one.weights - weights).reshape(one.groups, mean.shape[2], -1)
-    found: Floats = lost.reshape(one.shape[1], -1).sum(1)
+    found: Floats = lost.reshape(one.places, one.shape[1], -1).sum((0, 2))
     return found
