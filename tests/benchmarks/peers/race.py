@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from compression import samples
 
 LEAST_CHUNK_S = 0.001
-CHUNKS = 4
-"""Timed runs of a variant in one round; the quickest counts. What others on the machine take from
-caches only ever adds: on two busy cores the means of the same model were 12 % apart."""
+CHUNKS, FEW_CHUNKS = 4, 2
+"""Timed runs of a variant in one round (fewer of a slow model); the quickest counts. What others
+on the machine take from caches only ever adds: on two busy cores the means of the same model were
+12 % apart."""
 _MOST_REPEATS = 200
 _RESAMPLED = 1000
 
@@ -78,7 +79,7 @@ def _segment(session: Any, feeds: samples.Arrays, repeats: int) -> float:
     """CPU milliseconds of one run; the first is not counted: it finds its weights out of cache."""
     session.run(None, feeds)
     taken = []
-    for _ in range(CHUNKS):
+    for _ in range(CHUNKS if repeats > 1 else FEW_CHUNKS):
         began = time.process_time_ns()
         for _ in range(repeats):
             session.run(None, feeds)
