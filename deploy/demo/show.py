@@ -22,7 +22,7 @@ ONLINE_S = 40.0
 DEPLOY_S = 900.0
 SERVING_S = 20.0
 TELEMETRY_S = 15 * device.TELEMETRY_INTERVAL_S
-COMPRESS_MINUTES = 3.0
+COMPRESS_MINUTES = 2.0
 KEEP_HINT = "Ctrl-C stops everything and removes its files"
 
 
