@@ -15,10 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compression import runtime
 from compression.calibration import moments, taps
 from compression.calibration.moments import Input
-from compression.pruning import layers, pairs
+from compression.pruning import layers, pairs, stages
 from compression.pruning.behind import Stays
 from compression.pruning.pairs import Pair
 from compression.pruning.parts import Parts
@@ -126,73 +125,86 @@ def refit(
     are not finite, stay as they are cut.
     """
     names = frozenset(stays)
-    wanted = layers.find(original, among=names)
-    fitted: list[Fitted] = []
+    wanted, found = layers.find(original, among=names), layers.find(cut, among=names)
     bound = parts.evidence.work_memory_mib * 2**20
-    for step in _levels(cut, [name for name in wanted if name in stays]):
-        found = layers.find(cut, among=names)
-        made = {
-            name: pairs.chain(
-                wanted[name], found[name], stays[name], reference=original, bound=bound
-            )
-            for name in step
-            if name in found
-        }
-        sizes = {name: sum(one.bytes for one in chain) for name, chain in made.items() if chain}
-        for batch in taps.batches(sizes, bound=bound):
-            several = [pair for name in batch for pair in made[name]]
-            sums = _stream(original, cut, several, parts)
-            for name in batch:
-                mine, sums = sums[: len(made[name])], sums[len(made[name]) :]
-                fitted += _fit(cut, made[name], mine, ridge=ridge)
+    chains = {
+        name: pairs.chain(wanted[name], found[name], stays[name], reference=original, bound=bound)
+        for name in wanted
+        if name in found and name in stays
+    }
+    runs = _Runs(original, cut, [chain[0] for chain in chains.values() if chain], parts)
+    fitted: list[Fitted] = []
+    try:
+        for step in runs.steps():
+            mine = [name for name in chains if chains[name] and runs.step_of(name) == step]
+            sizes = {name: sum(one.bytes for one in chains[name]) for name in mine}
+            batches = taps.batches(sizes, bound=bound)
+            for at, batch in enumerate(batches, start=1):
+                several = [pair for name in batch for pair in chains[name]]
+                sums = runs.stream(step, several, last=at == len(batches))
+                for name in batch:
+                    own, sums = sums[: len(chains[name])], sums[len(chains[name]) :]
+                    fitted += _fit(cut, chains[name], own, ridge=ridge)
+    finally:
+        runs.close()
     return tuple(fitted)
 
 
-def _levels(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]:
-    """Layers in steps: each hangs on none of its own step or a later one."""
-    depth: dict[str, int] = {}
-    wanted, level = set(names), {}
-    for node in model.graph.node:
-        read = [*node.input, *taps.captured(node)]
-        before = max((depth.get(name, 0) for name in read), default=0)
-        for name in node.output:
-            depth[name] = before + (name in wanted)
-            if name in wanted:
-                level[name] = before
-    for at in sorted(set(level.values())):
-        yield [name for name in names if level.get(name) == at]
+class _Runs:
+    """Both models, run step by step: at each, layers that hang on none of it or a later one."""
 
+    def __init__(
+        self, original: onnx.ModelProto, cut: onnx.ModelProto, fitted: Sequence[Pair], parts: Parts
+    ) -> None:
+        self._parts = parts
+        threads = parts.evidence.threads
+        kernels = {str(pair.cut.node.output[0]): pair.cut.name for pair in fitted}
+        before = stages.depths(cut, kernels)
+        self._step = {
+            kernels[node.output[0]]: depth
+            for node, depth in zip(cut.graph.node, before, strict=True)
+            if node.output[0] in kernels
+        }
+        # A layer of the cut model is run once it is fitted, one of the original at once.
+        late = [
+            d + (node.output[0] in kernels) for node, d in zip(cut.graph.node, before, strict=True)
+        ]
+        self._cut = stages.Staged(cut, late, threads)
+        names = [str(pair.original.node.output[0]) for pair in fitted]
+        self._original = stages.Staged(original, stages.depths(original, names), threads)
 
-def _stream(
-    original: onnx.ModelProto, cut: onnx.ModelProto, fitted: Sequence[Pair], parts: Parts
-) -> list[tuple[_Sums, _Sums]]:
-    """Run both models over all samples; moments of the part that is fitted to, and of the other."""
-    sums = [(_Sums(*pair.shape), _Sums(*pair.shape)) for pair in fitted]
-    reads = _Taps(cut, [pair.x.tensor for pair in fitted], parts.evidence.threads)
-    targets = _Taps(original, [pair.y.tensor for pair in fitted], parts.evidence.threads)
-    for number, sample in parts.feeds():
-        x, y = reads.values(sample), targets.values(sample)
-        for pair, both in zip(fitted, sums, strict=True):
-            seed = (parts.evidence.seed, number)
-            rows = _rows(pair.x, x, seed, parts.positions)
-            made = _rows(pair.y, y, seed, parts.positions)[0][:, pair.chosen]
-            grouped = made.reshape(len(made), rows.shape[0], -1).swapaxes(0, 1)
-            both[parts.judges[number]].add(rows, grouped)
-    return sums
+    def steps(self) -> list[int]:
+        """The steps, front to back."""
+        return sorted(set(self._step.values()))
 
+    def step_of(self, name: str) -> int:
+        """At which step a layer is fitted."""
+        return self._step[name]
 
-class _Taps:
-    """Brings tensors of a model out; its inputs need no run."""
+    def stream(self, step: int, fitted: Sequence[Pair], *, last: bool) -> list[tuple[_Sums, _Sums]]:
+        """Run all samples; moments of the part that is fitted to, and of the other."""
+        parts, count = self._parts, len(self._parts.judges)
+        sums = [(_Sums(*pair.shape), _Sums(*pair.shape)) for pair in fitted]
+        reads, targets = (
+            run.values(step, names, parts.feeds(), count=count, last=last)
+            for run, names in (
+                (self._cut, [pair.x.tensor for pair in fitted]),
+                (self._original, [pair.y.tensor for pair in fitted]),
+            )
+        )
+        for (number, x), (_, y) in zip(reads, targets, strict=True):
+            for pair, both in zip(fitted, sums, strict=True):
+                seed = (parts.evidence.seed, number)
+                rows = _rows(pair.x, x, seed, parts.positions)
+                made = _rows(pair.y, y, seed, parts.positions)[0][:, pair.chosen]
+                grouped = made.reshape(len(made), rows.shape[0], -1).swapaxes(0, 1)
+                both[parts.judges[number]].add(rows, grouped)
+        return sums
 
-    def __init__(self, model: onnx.ModelProto, names: Sequence[str], threads: int) -> None:
-        given = {value.name for value in model.graph.input}
-        made = [name for name in dict.fromkeys(names) if name not in given]
-        tapped = taps.outputs(model, made) if made else None
-        self._session = None if tapped is None else taps.session(tapped, threads=threads)
-
-    def values(self, sample: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        found = {} if self._session is None else runtime.run(self._session, sample)
-        return {**sample, **found}
+    def close(self) -> None:
+        """Give back what lies on disk."""
+        self._cut.close()
+        self._original.close()
 
 
 def _rows(
@@ -217,7 +229,8 @@ def _fit(
             continue
         found, weights = _chosen(cut, pair, own, other, ridge=ridge)
         if weights is not None:
-            pair.write(cut, weights, own.bias(weights))  # what the next step is drawn to
+            if pair is not chain[-1]:  # what the next step is drawn to
+                pair.write(cut, weights, own.bias(weights))
             solved.append((pair, fit.plus(judge).centred(shifts=pair.shifts), found.ridge))
         yield found
     for pair, both, strength in solved:

@@ -115,6 +115,25 @@ def test_channels_that_say_nothing_new_are_cut_for_nothing(name: str) -> None:
     assert sqnr(model, structured_pruning.apply(model, plain, evidence=evidence(rows)), fresh) < 20
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in EXACT if "no bias" not in name and name != "rows"]
+)
+def test_biases_take_the_means_over(name: str) -> None:
+    make, rows = EXACT[name]
+    model = make()
+    (group,) = channels.find(model).groups
+    settings = structured_pruning.Settings(keep={group.id: (3, 4, 9)}, ridge=1e-3)
+    cut = structured_pruning.apply(model, settings, evidence=evidence(rows))
+    one, other = (
+        np.concatenate([runtime.run(runtime.session(each), row)["y"] for row in rows])
+        for each in (model, cut)
+    )
+    axes = tuple(at for at in range(one.ndim) if at != (one.ndim - 1 if "rows" in name else 1))
+    if name not in {"kernel", "stride"}:  # at a border the means are others
+        assert other.mean(axes) == pytest.approx(one.mean(axes), abs=1e-3 * float(np.abs(one).max()))
+    assert sqnr(model, cut, rows) > 3
+
+
 def test_what_lies_behind_a_depthwise_conv_takes_over_for_it() -> None:
     model = spatial(
         lambda b, x: small.conv(b, x, 12, 12, group=12),
@@ -167,7 +186,8 @@ def test_layers_of_one_depth_are_fitted_in_one_pass() -> None:
     passes = 0
     cut = surgery.cut(model, found, keep)
     fitted = refitting.refit(model, cut, behind.stays(model, found, keep), divided)
-    assert passes == len({one.layer for one in fitted}) == 3
+    assert {one.layer for one in fitted} == {"t6", "t10", "t14"}
+    assert passes == 2 * 3  # the cut model and the original, at each of three depths
 
 
 def test_a_fit_is_kept_only_where_other_samples_say_that_it_helps() -> None:
