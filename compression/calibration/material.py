@@ -58,7 +58,10 @@ class Material:
 
     def __post_init__(self) -> None:
         self.evidence = Evidence(
-            self._calibrating, threads=self.threads, work_memory_mib=self.work_memory_mib
+            self._calibrating,
+            threads=self.threads,
+            work_memory_mib=self.work_memory_mib,
+            sources=self._sources,
         )
 
     @classmethod
@@ -176,6 +179,11 @@ class Material:
 
     def _calibrating(self) -> Iterator[samples.Arrays]:
         return (self.inputs.sample(index) for index in self.calibration)
+
+    def _sources(self) -> Sequence[int]:
+        """The source of each sample that calibrates."""
+        every = self.inputs.sources()
+        return self.calibration if every is None else [every[at] for at in self.calibration]
 
 
 def _divided(job: CompressJob, inputs: samples.Samples) -> splits.Splits:
