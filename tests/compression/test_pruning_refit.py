@@ -130,7 +130,9 @@ def test_biases_take_the_means_over(name: str) -> None:
     )
     axes = tuple(at for at in range(one.ndim) if at != (one.ndim - 1 if "rows" in name else 1))
     if name not in {"kernel", "stride"}:  # at a border the means are others
-        assert other.mean(axes) == pytest.approx(one.mean(axes), abs=1e-3 * float(np.abs(one).max()))
+        assert other.mean(axes) == pytest.approx(
+            one.mean(axes), abs=1e-3 * float(np.abs(one).max())
+        )
     assert sqnr(model, cut, rows) > 3
 
 
