@@ -42,7 +42,7 @@ class Spool:
 
     def __init__(self) -> None:
         # Unnamed: a killed process leaves nothing behind.
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="stages-")  # noqa: SIM115  # closed by close() - closed by its owner
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="stages-")  # noqa: SIM115 - closed by its owner
         self._at: list[list[tuple[str, str, tuple[int, ...], int]]] = []
 
     def add(self, arrays: Mapping[str, NDArray[Any]]) -> None:
