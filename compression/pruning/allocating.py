@@ -63,8 +63,11 @@ def widths(
                 f"it may be, {left:.2f} are left"
             )
         _, number, to = best
-        at[number], now[number] = to, tracks[number][to]
-        left = counts.left(now)
+        for early in range(at[number] + 1, to + 1):  # the last step need not go further than asked
+            at[number], now[number] = early, tracks[number][early]
+            left = counts.left(now)
+            if left <= macs:
+                break
     return {g.id: int(w) for g, w in zip(channels.groups, now, strict=True) if w < g.width}
 
 
