@@ -79,7 +79,8 @@ class _Sums:
         self._rows += rows.shape[1]
         self._sum += rows.sum(axis=1, dtype=np.float64)
         # Products of one sample in float32, their sum in double: it is the samples that are many.
-        self._products += np.swapaxes(rows, 1, 2) @ rows
+        with np.errstate(over="ignore"):  # what is not finite is left out, see `moments`
+            self._products += np.swapaxes(rows, 1, 2) @ rows
 
     def moments(self) -> Moments | None:
         if not self._rows or not np.isfinite(self._products).all():

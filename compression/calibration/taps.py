@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compression import runtime
+from compression import bodies, runtime
 from compression.job import Runtime
 
 SEEN = "::seen::"
@@ -86,7 +86,7 @@ def only(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     needed, nodes = set(names), []
     for node in reversed(model.graph.node):
         if needed & set(node.output):
-            needed |= {*node.input, *captured(node)}
+            needed |= {*node.input, *bodies.captured(node)}
             nodes.append(node)
     part = onnx.ModelProto()
     part.ir_version = model.ir_version
@@ -100,17 +100,6 @@ def only(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
         w for w in model.graph.sparse_initializer if w.values.name in needed
     )
     return part
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """Names that the subgraphs of an If, Loop or Scan read, from outside or not."""
-    names: set[str] = set()
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            for inner in graph.node:
-                names |= {*inner.input, *captured(inner)}
-            names |= {value.name for value in graph.output}
-    return names
 
 
 def batches(bytes_of: Mapping[str, int], *, bound: float) -> list[list[str]]:

@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from compression.regular import reading, wiring
+from compression import bodies
+from compression.regular import wiring
 
 Shape = tuple[int, ...]
 Readers = dict[str, list[tuple[onnx.NodeProto, int]]]
@@ -130,7 +131,7 @@ def weights(graph: onnx.GraphProto) -> Iterator[Weight]:
             if _plain(numpy_helper.to_array(tensor), nodes):
                 yield Weight(name, tensor, kept, nodes, graph)
     for node in list(graph.node):
-        for body in reading.bodies(node):
+        for body in bodies.of(node):
             yield from weights(body)
 
 
@@ -171,7 +172,7 @@ def _readers(graph: onnx.GraphProto) -> Readers:
         for position, name in enumerate(node.input):
             if name:
                 found.setdefault(name, []).append((node, position))
-        for body in reading.bodies(node):
+        for body in bodies.of(node):
             for name, used in _readers(body).items():
                 found.setdefault(name, []).extend(used)
             for value in body.output:

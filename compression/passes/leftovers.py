@@ -2,7 +2,7 @@
 
 import onnx
 
-from compression.calibration import taps
+from compression import bodies
 
 
 def remove(model: onnx.ModelProto) -> None:
@@ -12,7 +12,7 @@ def remove(model: onnx.ModelProto) -> None:
     for node in reversed(model.graph.node):
         keep.append(bool(needed & set(node.output)))
         if keep[-1]:
-            needed |= {*node.input, *taps.captured(node)}
+            needed |= {*node.input, *bodies.captured(node)}
     keep.reverse()
     for at in reversed(range(len(keep))):
         if not keep[at]:

@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import shape_inference
 
+from compression import bodies
 from compression.passes import qdq
 from compression.regular import constants, wiring
 
@@ -72,7 +73,7 @@ def rewritten(
     changed.CopyFrom(model)
     read = {value.name for value in model.graph.output}
     for node in nodes:
-        read |= {*node.input, *constants.captured(node)}
+        read |= {*node.input, *bodies.captured(node)}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     for part in (changed.graph.node, changed.graph.initializer, changed.graph.value_info):
         del part[:]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from compression import bodies
+
 _DIGITS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -22,22 +24,13 @@ def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = {one.name for one in (*changed.graph.input, *changed.graph.output)}
     names = {"": ""} | {name: name for name in kept}
     fresh = _fresh(kept)
-    for graph in _graphs(changed.graph):
+    for graph in bodies.graphs(changed.graph):
         for name in _made(graph):
             if name not in names:
                 names[name] = next(fresh)
-    for graph in _graphs(changed.graph):
+    for graph in bodies.graphs(changed.graph):
         _rename(graph, names)
     return changed
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and the bodies of its If, Loop and Scan nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner)
 
 
 def _made(graph: onnx.GraphProto) -> Iterator[str]:

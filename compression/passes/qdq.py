@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from compression import bodies
 from compression.passes.rounding import Grid
 
 
@@ -25,7 +26,7 @@ class Graph:
         self.maker = {name: node for node in self.nodes for name in node.output if name}
         self.readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
-            for name in {*node.input, *_captured(node)} - {""}:
+            for name in {*node.input, *bodies.captured(node)} - {""}:
                 self.readers[name].append(node)
 
     def is_float_weight(self, name: str) -> bool:
@@ -188,7 +189,7 @@ class Writer:
         model = onnx.ModelProto()
         model.CopyFrom(self.graph.model)
         graph = model.graph
-        read = {name for node in nodes for name in {*node.input, *_captured(node)}}
+        read = {name for node in nodes for name in {*node.input, *bodies.captured(node)}}
         read |= self.graph.outputs
         kept = [tensor for tensor in graph.initializer if tensor.name in read]
         for part in (graph.node, graph.initializer, graph.value_info):
@@ -196,14 +197,3 @@ class Writer:
         graph.node.extend(nodes)
         graph.initializer.extend([*kept, *self._tensors])
         return model
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    """Names that the subgraphs of an If, Loop or Scan read from outside."""
-    names: set[str] = set()
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            for inner in graph.node:
-                names |= {*inner.input, *_captured(inner)}
-            names |= {value.name for value in graph.output}
-    return names

@@ -46,29 +46,42 @@ def widths(
     now = np.array([group.width for group in channels.groups])
     left = counts.left(now)
     while left > macs:
-        best: tuple[float, int, int] | None = None
-        for number, (track, curve) in enumerate(zip(tracks, curves, strict=True)):
-            for to in range(at[number] + 1, min(len(track), at[number] + 1 + _AHEAD)):
-                tried = now.copy()
-                tried[number] = track[to]
-                saved = left - counts.left(tried)
-                if saved <= 0:
-                    continue
-                price = (curve[to] - curve[at[number]]) / saved
-                if best is None or price < best[0]:
-                    best = (price, number, to)
-        if best is None:
+        step = _cheapest(counts, tracks, curves, at, now)
+        if step is None:
             raise BadModel(
                 f"cannot cut to {macs:.2f} of the multiplications: with every group as narrow as "
                 f"it may be, {left:.2f} are left"
             )
-        _, number, to = best
+        number, to = step
         for early in range(at[number] + 1, to + 1):  # the last step need not go further than asked
             at[number], now[number] = early, tracks[number][early]
             left = counts.left(now)
             if left <= macs:
                 break
     return {g.id: int(w) for g, w in zip(channels.groups, now, strict=True) if w < g.width}
+
+
+def _cheapest(
+    counts: costs.Costs,
+    tracks: Sequence[Sequence[int]],
+    curves: Sequence[NDArray[np.float64]],
+    at: NDArray[np.int64],
+    now: NDArray[np.int64],
+) -> tuple[int, int] | None:
+    """Which group to narrow, and how many steps, to lose least for what it saves; None: none."""
+    left = counts.left(now)
+    best: tuple[float, int, int] | None = None
+    for number, (track, curve) in enumerate(zip(tracks, curves, strict=True)):
+        for to in range(at[number] + 1, min(len(track), at[number] + 1 + _AHEAD)):
+            tried = now.copy()
+            tried[number] = track[to]
+            saved = left - counts.left(tried)
+            if saved <= 0:
+                continue
+            price = (curve[to] - curve[at[number]]) / saved
+            if best is None or price < best[0]:
+                best = (price, number, to)
+    return None if best is None else best[1:]
 
 
 def _steps(width: int, steps: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compression import bodies
 from compression.pruning import layers, surgery
 from compression.pruning.groups import ChannelMap
-from compression.regular import constants
 
 Mask = NDArray[np.bool_]
 
@@ -47,7 +47,7 @@ def stays(
     else:
         changed = {slot.tensor for group in cut_groups for slot in group.producers}
         for node in model.graph.node:
-            if changed & {*node.input, *constants.captured(node)}:
+            if changed & {*node.input, *bodies.captured(node)}:
                 changed |= set(node.output)
     makers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, Stays] = {}

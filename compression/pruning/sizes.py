@@ -7,8 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from compression import runtime
-from compression.regular import constants
+from compression import bodies, runtime
 
 _NOT_TENSORS = frozenset(
     {"SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceMap",
@@ -55,4 +54,4 @@ def seen(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str,
 
 def captured_by(node: onnx.NodeProto) -> set[str]:
     """Names that the bodies of an If, Loop or Scan may read from the graph around them."""
-    return constants.captured(node)
+    return bodies.captured(node)

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from compression import runtime
+from compression import bodies, runtime
 from compression.calibration import taps
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,7 +29,7 @@ def depths(model: onnx.ModelProto, ends: Iterable[str]) -> list[int]:
     """Return of each node how many of the tensors `ends` lie one after the other before it."""
     wanted, depth, found = set(ends), dict[str, int](), []
     for node in model.graph.node:
-        read = {*node.input, *taps.captured(node)}
+        read = {*node.input, *bodies.captured(node)}
         before = max((depth.get(name, 0) for name in read), default=0)
         found.append(before)
         for name in node.output:
@@ -145,7 +145,7 @@ class Staged:
             if stage <= upto:
                 made |= dict.fromkeys(name for name in node.output if name)
             else:
-                read |= {*node.input, *taps.captured(node)}
+                read |= {*node.input, *bodies.captured(node)}
         return [name for name in made if name in read]
 
     def _part(self, upto: int, outputs: list[str], held: Arrays) -> _Part:
@@ -172,7 +172,9 @@ class Staged:
         part.graph.node.extend(nodes)
         part.graph.initializer.extend(graph.initializer)
         tapped = taps.outputs(part, rest)
-        read = {name for node in tapped.graph.node for name in {*node.input, *taps.captured(node)}}
+        read = {
+            name for node in tapped.graph.node for name in {*node.input, *bodies.captured(node)}
+        }
         inputs = [value for value in tapped.graph.input if value.name in read]
         del tapped.graph.input[:]
         tapped.graph.input.extend(inputs)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.regular import reading
+from compression import bodies
 
 LIGHT_ELEMENTS = 512
 """Constants up to this size may hold shapes and axes, which rewriting wants to see."""
@@ -37,7 +37,7 @@ def tidy(model: onnx.ModelProto, *, metadata: Iterable[onnx.StringStringEntryPro
     for value in [value for value in graph.input if value.name in weights]:
         graph.input.remove(value)
     _sweep(graph)
-    used = {node.domain for node in reading.nodes(graph)} | {""}
+    used = {node.domain for node in bodies.nodes(graph)} | {""}
     used |= {node.domain for function in model.functions for node in function.node}
     kept = {
         "" if entry.domain == "ai.onnx" else entry.domain: entry.version
@@ -84,25 +84,13 @@ def _sweep(graph: onnx.GraphProto) -> None:
     dead = []
     for node in reversed(graph.node):
         if any(name in read for name in node.output):
-            read |= set(node.input) | captured(node)
+            read |= set(node.input) | bodies.captured(node)
         else:
             dead.append(node)
     for node in dead:
         graph.node.remove(node)
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
         graph.initializer.remove(tensor)
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """Every name that the bodies inside a node read or give: some are of the graph around it."""
-    inner = [one for body in reading.bodies(node) for one in reading.nodes(body)]
-    given = {value.name for body in _all_bodies(node) for value in body.output}
-    return {name for one in inner for name in one.input} | given
-
-
-def _all_bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    own = list(reading.bodies(node))
-    return own + [deeper for body in own for one in body.node for deeper in _all_bodies(one)]
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:

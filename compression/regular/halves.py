@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from compression import bodies
 from compression.regular import constants, reading
 
 HALF = onnx.TensorProto.FLOAT16
@@ -26,7 +27,7 @@ def present(model: onnx.ModelProto) -> bool:
         or any(tensor.data_type == HALF for tensor in reading.tensors(model))
         or any(
             attribute.name in _TYPES and attribute.i == HALF
-            for node in reading.nodes(model.graph)
+            for node in bodies.nodes(model.graph)
             for attribute in node.attribute
         )
     )
@@ -35,7 +36,7 @@ def present(model: onnx.ModelProto) -> bool:
 def widen(model: onnx.ModelProto) -> bool:
     """Compute in float32, in place; False, and unchanged, where bodies or functions hide halves."""
     graph = model.graph
-    if model.functions or any(True for node in graph.node for _ in reading.bodies(node)):
+    if model.functions or any(True for node in graph.node for _ in bodies.of(node)):
         return False
     constants.hoist(model)
     del graph.value_info[:]

@@ -3,7 +3,8 @@
 import onnx
 from onnx import version_converter
 
-from compression.regular import constants, reading
+from compression import bodies
+from compression.regular import constants
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear has an axis."""
@@ -23,7 +24,7 @@ def raise_to(model: onnx.ModelProto, target: int) -> bool:
     The converter sees the weights as inputs: it copies what it sees several times over. It does
     not look into bodies and functions, whose operators would silently mean something else.
     """
-    if model.functions or any(True for node in model.graph.node for _ in reading.bodies(node)):
+    if model.functions or any(True for node in model.graph.node for _ in bodies.of(node)):
         return False
     try:
         converted = version_converter.convert_version(constants.light(model), target)

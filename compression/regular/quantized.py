@@ -4,7 +4,7 @@ from collections import Counter
 
 import onnx
 
-from compression.regular import reading
+from compression import bodies
 
 INTEGER = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger",
@@ -17,7 +17,7 @@ INTEGER = frozenset({
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:
     """Count the quantized operators of a model, in bodies and functions too; empty where none."""
-    used = list(reading.nodes(model.graph))
+    used = list(bodies.nodes(model.graph))
     used += [node for function in model.functions for node in function.node]
     return dict(
         Counter(

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 
+from compression import bodies
 from compression.errors import BadModel
 
 MOST_BYTES = 2 * 1024**3
@@ -55,22 +56,6 @@ def has_external_data(model_path: Path) -> bool:
     return any(_is_external(tensor) for tensor in tensors(model))
 
 
-def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node of a graph and of the bodies inside its If, Loop and Scan nodes."""
-    for node in graph.node:
-        yield node
-        for inner in bodies(node):
-            yield from nodes(inner)
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node holds: the branches of an If, the body of a Loop or Scan."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every constant of a model: initializers and attributes, in bodies and functions too."""
     yield from _graph_tensors(model.graph)
@@ -98,14 +83,14 @@ def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
-    for body in bodies(node):
+    for body in bodies.of(node):
         yield from _graph_tensors(body)
 
 
 def _known(model_path: Path, model: onnx.ModelProto) -> None:
     """Refuse what would need a library of custom operators."""
     known = KNOWN_DOMAINS | {function.domain for function in model.functions}
-    used = [*nodes(model.graph), *(node for each in model.functions for node in each.node)]
+    used = [*bodies.nodes(model.graph), *(node for each in model.functions for node in each.node)]
     unknown = Counter((node.op_type, node.domain) for node in used if node.domain not in known)
     if unknown:
         (operator, domain), _ = unknown.most_common(1)[0]

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from compression.regular import constants
+from compression import bodies
 
 
 class Wires:
@@ -22,7 +22,7 @@ class Wires:
         self.fixed = {value.name for value in model.graph.output}
         """Names that must stay: outputs, and what bodies capture."""
         for node in model.graph.node:
-            self.fixed |= constants.captured(node)
+            self.fixed |= bodies.captured(node)
             for name in set(node.input) - {""}:
                 self.readers[name].append(node)
 

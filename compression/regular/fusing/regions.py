@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
+from compression import bodies
 from compression.regular import constants
 
 ELEMENTWISE = frozenset({
@@ -67,7 +68,7 @@ class Map:
         found.tensors = {tensor.name: tensor for tensor in graph.initializer}
         found.fixed = {value.name for value in graph.output}
         for at, node in enumerate(found.nodes):
-            found.fixed |= constants.captured(node)
+            found.fixed |= bodies.captured(node)
             for name in node.output:
                 found.maker[name] = at
             for name in set(node.input) - {""}:
