@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from compression import graph
+from compression import bodies, graph
 from compression.errors import CompressionError
 from compression.regular import equality, halves, reading
 
@@ -47,8 +47,8 @@ def compared(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
         "tolerance": equality.HALF_TOLERANCE if half else equality.TOLERANCE,
         "shapes": [[list(array.shape) for array in feeds.values()] for feeds, _ in oracle.cases],
         "opset": [graph.opset(original), graph.opset(model)],
-        "before": sum(1 for _ in reading.nodes(original.graph)),
-        "after": sum(1 for _ in reading.nodes(model.graph)),
+        "before": sum(1 for _ in bodies.nodes(original.graph)),
+        "after": sum(1 for _ in bodies.nodes(model.graph)),
         "quantized": graph.is_quantized(original),
         "same_names": names(original) == names(model),
     }

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compression import agreement, channels, graph, pipeline, runtime, statistics
+from compression import channels, graph, pipeline, runtime, statistics
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import PassSpec, Recipe
@@ -17,6 +17,7 @@ from compression.passes import structured_pruning
 from compression.pruning import behind, parts, refitting, surgery
 from tests.compression import channel_graphs as small
 from tests.compression.generated import Builder
+from tests.compression.variants import sqnr
 from tests.fixtures.models import FIXTURES
 from tests.simulators import models
 
@@ -38,16 +39,6 @@ def tokens(count: int, *, seed: int = 0) -> Rows:
 
 def evidence(rows: Rows, **more: Any) -> Evidence:
     return Evidence(lambda: iter(rows), **more)
-
-
-def sqnr(model: onnx.ModelProto, changed: onnx.ModelProto, rows: Rows) -> float:
-    original, candidate = runtime.session(model), runtime.session(changed)
-    signal = error = 0.0
-    for row in rows:
-        a, b = runtime.run(original, row), runtime.run(candidate, row)
-        one, two = agreement.powers(next(iter(a.values())), next(iter(b.values())))
-        signal, error = signal + one, error + two
-    return agreement.sqnr_db(signal, error)
 
 
 def doubled(b: Builder, weight: str, bias: str | None, *, axis: int, count: int) -> None:

@@ -11,11 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compression import agreement, graph, pipeline, runtime, statistics
+from compression import agreement, bodies, graph, pipeline, runtime, statistics
 from compression.errors import BadModel
 from compression.job import PassSpec, Recipe
 from compression.passes import packing, stored
-from compression.regular import reading
 from tests.compression import generated
 from tests.fixtures.trained import collection
 from tests.simulators import models
@@ -98,8 +97,7 @@ def test_weights_inside_of_branches_are_stored_and_folded_there(
     onnx.checker.check_model(changed, full_check=True)
     assert changed.ByteSize() < 0.4 * model.ByteSize()
     kinds = [
-        node.op_type
-        for node in reading.nodes(loaded(changed, tmp_path, optimization="basic").graph)
+        node.op_type for node in bodies.nodes(loaded(changed, tmp_path, optimization="basic").graph)
     ]
     assert sorted(kinds) == ["Identity", "If", "MatMul"]
     for flag in (True, False):
@@ -109,7 +107,7 @@ def test_weights_inside_of_branches_are_stored_and_folded_there(
 
 def test_a_weight_that_a_body_reads_from_outside_is_stored_once() -> None:
     model = branches(normal(48, 48), as_node=False)
-    body = next(one for one in reading.bodies(model.graph.node[0]) if one.initializer)
+    body = next(one for one in bodies.of(model.graph.node[0]) if one.initializer)
     model.graph.initializer.append(body.initializer[0])
     del body.initializer[:]
     changed = stored.apply(model, stored.Settings())
