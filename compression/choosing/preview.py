@@ -160,19 +160,19 @@ def _compare(
         if shape not in repeats:  # memory is planned at the first run of a shape
             runtime.run(original, feeds)
             runtime.run(candidate, feeds)
-            once_ns = _cpu_ns(original, feeds, 1)
+            once_ns = _timed(original, feeds, 1)[1]
             repeats[shape] = min(MOST_REPEATS, 1 + LEAST_NS // max(1, once_ns))
         count = repeats[shape]
-        ours_ns = _cpu_ns(original, feeds, count)
-        theirs_ns = _cpu_ns(candidate, feeds, count)
+        ours, ours_ns = _timed(original, feeds, count)
+        theirs, theirs_ns = _timed(candidate, feeds, count)
         ratios.append(max(1, theirs_ns) / max(1, ours_ns))
-        judge.add(runtime.run(original, feeds), runtime.run(candidate, feeds))
+        judge.add(ours, theirs)
     return judge, statistics.median(ratios)
 
 
-def _cpu_ns(session: Any, feeds: samples.Arrays, repeats: int) -> int:
-    """This process's CPU time for so many runs."""
+def _timed(session: Any, feeds: samples.Arrays, repeats: int) -> tuple[samples.Arrays, int]:
+    """The answers to one sample, and this process's CPU time for so many runs."""
     began = time.process_time_ns()
     for _ in range(repeats):
-        runtime.run(session, feeds)
-    return time.process_time_ns() - began
+        found = runtime.run(session, feeds)
+    return found, time.process_time_ns() - began
