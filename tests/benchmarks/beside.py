@@ -1,0 +1,78 @@
+"""What stands beside the server in its benchmark: null servers, pinning, a start from nothing."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.host.supervisor import Supervisor
+from tests.benchmarks.lean import Address
+
+NULL = Path(__file__).with_name("null_server.py")
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Null servers, one for each transport."""
+
+    addresses: dict[str, Address]
+    pids: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def nothing(folder: Path) -> Iterator[Nothing]:
+    """Run null servers over TCP and a Unix socket."""
+    path = folder / "null.sock"
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.bind(str(path))
+        unix.listen()
+        pids = []
+        for listener in (tcp, unix):
+            child = subprocess.Popen(
+                [sys.executable, str(NULL), str(listener.fileno())], pass_fds=[listener.fileno()]
+            )
+            stack.callback(child.wait)
+            stack.callback(child.kill)
+            pids.append(child.pid)
+        yield Nothing({"TCP": tcp.getsockname()[:2], "Unix": path}, tuple(pids))
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep all threads of a process on one core."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+
+
+@dataclass(frozen=True)
+class Start:
+    """From nothing to the first answer, and what the process holds before any model."""
+
+    ready_s: float
+    cpu_s: float
+    rss_mib: float
+
+
+def start() -> Start:
+    """Start a server once."""
+
+    async def once() -> Start:
+        supervisor = Supervisor(host="127.0.0.1", port=0)
+        began = time.perf_counter()
+        await supervisor.start()
+        ready_s = time.perf_counter() - began
+        try:
+            status = supervisor.status
+            assert status is not None
+            return Start(ready_s, status.process_cpu_s, status.rss_mib)
+        finally:
+            await supervisor.stop()
+
+    return asyncio.run(once())
