@@ -108,7 +108,12 @@ def _static(facts: Facts, device: DeviceClass) -> list[Recipe]:
 def _dynamic(facts: Facts, device: DeviceClass) -> list[Recipe]:
     """Integers whose scales are found while it runs, for MatMul and recurrent layers."""
     passes = _behind(facts, device, "MatMul", "LSTM")
-    return [Recipe(label=DYNAMIC, passes=(*passes, STORED))] if passes else []
+    found = [Recipe(label=DYNAMIC, passes=(*passes, STORED))] if passes else []
+    if device.int8_saturates and passes and passes[0].name == "dynamic":
+        # Further from the original, and quicker: the kernel adds pairs of products in 16 bits.
+        seven = PassSpec(name="dynamic", parameters={"weights": weight_format(device)})
+        found.append(Recipe(label=f"{DYNAMIC}, 7 bits", passes=(seven, *passes[1:], STORED)))
+    return found
 
 
 def _behind(facts: Facts, device: DeviceClass, *kinds: str) -> tuple[PassSpec, ...]:

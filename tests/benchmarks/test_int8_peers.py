@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compression import agreement
+from compression import agreement, runtime, samples
 from compression.job import OutputSpec
 from tests.benchmarks.peers import frontier, grid, quantize_one, race, scores, weights
 from tests.benchmarks.peers.frontier import Comparison, Point
 from tests.benchmarks.peers.scores import Tally
 from tests.fixtures.trained import collection
+from tests.simulators import models
 
 ORIGINAL = Point("original", 1000, (1.0, 1.0, 1.0), 1.0)
 KINDS: dict[str, tuple[OutputSpec, tuple[int, ...]]] = {
@@ -212,6 +213,23 @@ def test_a_race_is_told_in_ratios_of_the_same_rounds() -> None:
     found = race.Race({"half": 0.5 * drift, "double": 2.0 * drift}, drift)
     assert found.ratio("half") == (0.5, 0.5, 0.5)
     assert found.ratio("double", "half") == (4.0, 4.0, 4.0)
+
+
+def test_a_race_loads_every_model_for_each_bout(tmp_path: Path) -> None:
+    path, feeds = models.mlp(tmp_path / "a.onnx"), tmp_path / "feeds.npz"
+    np.savez(feeds, **models.sample_inputs(path))
+    session, loaded = runtime.session, list[Path]()
+
+    def counted(path: Path) -> Any:
+        loaded.append(path)
+        return session(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "session", counted)
+        with samples.open_samples(feeds, runtime.inputs(session(path))) as inputs:
+            found = race.run(path, {"same": path}, inputs, rounds=9)
+    assert len(loaded) == 2 * race.BOUTS
+    assert found.variants["same"].shape == found.original.shape == (9,)
 
 
 def test_float_weights_are_found_in_constants_and_branches(tmp_path: Path) -> None:

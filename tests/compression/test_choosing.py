@@ -141,6 +141,16 @@ def test_recurrent_layers_keep_their_kernel_behind_static_convolutions() -> None
     assert found["int8 dynamic"].passes[0].parameters == {"weights": "u8"}
 
 
+def test_products_get_seven_bits_too_where_that_is_the_quicker_kernel() -> None:
+    facts = search.Facts({"Gemm": 1, "LSTM": 1}, 0, 0)
+    found = {one.label: one.passes for one in search.candidates(facts, DEVICE)}
+    formats = [spec.parameters.get("weights") for spec in found["int8 dynamic, 7 bits"]]
+    assert formats == ["s8-7bit", "u8", None]
+    assert "int8 dynamic, 7 bits" not in labels(DEVICE, LSTM=2)
+    vnni = DEVICE.model_copy(update={"isa": ("avx2", "avx512_vnni")})
+    assert "int8 dynamic, 7 bits" not in labels(vnni, MatMul=2)
+
+
 def test_every_recipe_stores_what_is_left_in_8_bits() -> None:
     facts = search.Facts({"Conv": 3, "MatMul": 2, "LSTM": 1}, 3, 1, outlying=("c",))
     for recipe in search.candidates(facts, DEVICE):

@@ -126,10 +126,9 @@ def measure(
     """Tallies and times of variants; and why others have none."""
     tallies, failed = judging.judge(material, paths, count=count)
     works = {label: path for label, path in paths.items() if label not in failed}
-    sessions, _ = judging.load(works)
     original = runtime.session(material.model)
     with samples.open_samples(material.evaluation, runtime.inputs(original)) as inputs:
-        times = race.run(original, sessions, inputs, rounds=rounds)
+        times = race.run(material.model, works, inputs, rounds=rounds)
         sources = inputs.sources()
     return Bench(material, works, tallies, times, sources), failed
 
