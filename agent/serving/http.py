@@ -1,7 +1,7 @@
 """The transport: an ASGI application for uvicorn that bounds and aligns request bodies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,8 @@ from typing import Any
 from agent.errors import BadInput, Unavailable
 from agent.protocol.oip import HEADER_LENGTH
 from agent.serving import api
-from agent.serving.api import Answer, Request, Route
-from agent.serving.slot import Slots
+from agent.serving.api import Answer, Request, Routes
+from agent.serving.service import Service
 
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,9 +43,9 @@ class _Gone(Exception):
 class Application:
     """An ASGI application over a table of routes."""
 
-    def __init__(self, routes: Sequence[Route], slots: Slots, bounds: Bounds = Bounds()) -> None:
+    def __init__(self, routes: Routes, service: Service, bounds: Bounds = Bounds()) -> None:
         self._routes = routes
-        self._slots = slots
+        self._service = service
         self._bounds = bounds
         self._held_bytes = 0
 
@@ -56,7 +56,7 @@ class Application:
         try:
             body = await self._body(headers, receive, held)
             request = Request(scope["method"], scope["path"], scope["query_string"], headers, body)
-            await _send(send, await api.answer(self._routes, self._slots, request))
+            await _send(send, await api.answer(self._routes, self._service, request))
         except TooLarge as error:
             refused = api.as_json({"error": str(error)}, status=413)
             await _send_unread(send, refused, receive)

@@ -1,6 +1,5 @@
 """Makes a model ready to serve: load, warm, probe. Runs on the loader's thread."""
 
-import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,9 @@ from agent.errors import BadInput
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
 from agent.serving import probe, runtime
+from agent.serving.pace import Pace
 from agent.serving.runtime import CannotRun, Model
-from agent.serving.variant import Place, Warm
+from agent.serving.variant import Place
 
 _AGAIN_BELOW_S = 0.25
 """The first run allocates; a second one tells how long a run takes, where it is affordable."""
@@ -24,7 +24,7 @@ class Ready(NamedTuple):
     model: Model
     load_ms: float
     warm_ms: float
-    warm: Warm
+    pace: Pace
     probe_sqnr_db: float | None
 
 
@@ -41,7 +41,7 @@ def prepare(request: LoadRequest, place: Place) -> Ready:
         model = runtime.load(Path(request.path), sha256=request.sha256, runtime=request.runtime)
         loaded = time.perf_counter()
         try:
-            warm = _warm(model, request)
+            pace = _warm(model, request)
             warmed = time.perf_counter()
             sqnr_db = probe.compare(model, Path(request.probe_path)) if request.probe_path else None
         except BaseException:
@@ -49,10 +49,10 @@ def prepare(request: LoadRequest, place: Place) -> Ready:
             raise
     finally:
         place.page[place.lane] = 0
-    return Ready(model, (loaded - began) * 1e3, (warmed - loaded) * 1e3, warm, sqnr_db)
+    return Ready(model, (loaded - began) * 1e3, (warmed - loaded) * 1e3, pace, sqnr_db)
 
 
-def _warm(model: Model, request: LoadRequest) -> Warm:
+def _warm(model: Model, request: LoadRequest) -> Pace:
     """Run on zeros, and tell what a warm run takes."""
     inputs = _zeros(model, request)
     size = sum(array.nbytes for array in inputs.values())
@@ -65,8 +65,8 @@ def _warm(model: Model, request: LoadRequest) -> Warm:
                 break
     except (BadInput, CannotRun):
         # Zeros of a guessed shape may be nothing that this model can run on; inputs will tell.
-        return Warm(math.inf, 0)
-    return Warm(cpu_s, size)
+        return Pace()
+    return Pace(cpu_s, size)
 
 
 def _zeros(model: Model, request: LoadRequest) -> dict[str, Array]:

@@ -1,6 +1,5 @@
 """What only the agent may ask of its server, on the private socket."""
 
-import re
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
@@ -8,23 +7,23 @@ from pydantic import ValidationError
 
 from agent.errors import BadInput
 from agent.protocol.private import OPEN_PATH, STATUS_PATH, LoadRequest
-from agent.serving import api
-from agent.serving.api import Answer, Request, Route, route
-from agent.serving.slot import Slots
+from agent.serving import api, public_api
+from agent.serving.api import Answer, Match, Request, Routes, route
+from agent.serving.service import Service
 from compression.words import Words, explain
 
 _REPOSITORY = r"/v2/repository/models/(?P<name>[^/]+)"
 
 
-def routes(*, open_public: Callable[[], None]) -> tuple[Route, ...]:
+def routes(*, open_public: Callable[[], None]) -> Routes:
     """The public routes and the private ones; `open_public` begins to accept from outside."""
 
-    async def _open(_slots: Slots, _request: Request, _match: "re.Match[str]") -> Answer:
+    def _open(_service: Service, _request: Request, _match: Match) -> Answer:
         open_public()
         return api.as_json({})
 
-    return (
-        *api.PUBLIC,
+    return Routes(
+        *public_api.ROUTES,
         route("GET", STATUS_PATH, _status),
         route("POST", _REPOSITORY + "/load", _load),
         route("POST", _REPOSITORY + "/unload", _unload),
@@ -32,26 +31,26 @@ def routes(*, open_public: Callable[[], None]) -> tuple[Route, ...]:
     )
 
 
-async def _load(slots: Slots, request: Request, match: "re.Match[str]") -> Answer:
+async def _load(service: Service, request: Request, match: Match) -> Answer:
     try:
         wanted = LoadRequest.model_validate_json(bytes(request.body))
     except ValidationError as error:
         raise BadInput(f"cannot read the load request: {explain(error)}") from error
     if wanted.name != match["name"]:
         raise BadInput(f"cannot load '{wanted.name}' under the name '{match['name'][:80]}'")
-    return _words(await slots.load(wanted))
+    return _words(await service.slots.load(wanted))
 
 
-async def _unload(slots: Slots, _request: Request, match: "re.Match[str]") -> Answer:
-    await slots.unload(match["name"])
+async def _unload(service: Service, _request: Request, match: Match) -> Answer:
+    await service.slots.unload(match["name"])
     return api.as_json({})
 
 
-async def _status(slots: Slots, request: Request, _match: "re.Match[str]") -> Answer:
+def _status(service: Service, request: Request, _match: Match) -> Answer:
     given = parse_qs(request.query.decode("ascii", "replace")).get("ack", ["0"])[0]
     if not given.isdecimal():
         raise BadInput(f"cannot acknowledge {given[:40]!r}: not a sequence number")
-    return _words(slots.status(acknowledged=int(given)))
+    return _words(service.slots.status(acknowledged=int(given)))
 
 
 def _words(words: Words) -> Answer:

@@ -13,7 +13,9 @@ from agent.errors import BadInput, Corrupt, TrimtabError, Unavailable
 from agent.protocol import tensors
 from agent.protocol.oip import Spec
 from agent.protocol.tensors import Array
+from compression.errors import BadModel
 from compression.job import Runtime
+from compression.packed import reading
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -42,6 +44,17 @@ _CALLERS_FAULT = ort.capi.onnxruntime_pybind11_state.InvalidArgument
 
 class CannotRun(TrimtabError):
     """The model failed while it ran, on inputs that fit it."""
+
+
+class Stop:
+    """Stops a run from another thread, at the next node of the graph."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def now(self) -> None:
+        """Let the run fail as soon as it can."""
+        self.options.terminate = True
 
 
 class Model:
@@ -79,7 +92,9 @@ class Model:
             odd = set(inputs) - {spec.name for spec in self.inputs}
             raise BadInput(f"cannot use input {_names(odd)}: the model has no such input")
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], *, stop: Stop | None = None
+    ) -> list[Array]:
         """Run on checked inputs; the arrays of `outputs` in their order.
 
         Raises:
@@ -87,7 +102,8 @@ class Model:
             CannotRun: it fails for another reason, for example memory.
         """
         try:
-            arrays: list[Array] = self._session.run(outputs, inputs)
+            options = None if stop is None else stop.options
+            arrays: list[Array] = self._session.run(outputs, inputs, options)
         except _CALLERS_FAULT as error:
             raise BadInput(f"cannot run on these inputs: {_line(error)}") from error
         except Exception as error:  # onnxruntime's errors have no base of their own
@@ -102,11 +118,13 @@ class Model:
 def load(path: Path, *, sha256: str, runtime: Runtime) -> Model:
     """Load a model file from its path, after its bytes have been checked.
 
-    From the path, because a session made from bytes holds the whole model a second time.
+    From the path, because a session made from bytes holds the whole model a second time; a packed
+    file has a path to its expansion while it loads.
 
     Raises:
-        Corrupt: the file's bytes have another sha256.
-        BadInput: there is no such file, it is not ONNX, or onnxruntime cannot run it.
+        Corrupt: the file's bytes, as they lie there, have another sha256.
+        BadInput: there is no such file, it is not ONNX, it cannot be expanded, or onnxruntime
+            cannot run it.
         Unavailable: the device has no memory for it now.
     """
     try:
@@ -117,9 +135,12 @@ def load(path: Path, *, sha256: str, runtime: Runtime) -> Model:
     if found != sha256:
         raise Corrupt(f"cannot load {path}: its sha256 is {found[:12]}, not {sha256[:12]}")
     try:
-        session = ort.InferenceSession(
-            str(path), _options(runtime), providers=["CPUExecutionProvider"]
-        )
+        with reading.opened(path) as source:
+            session = ort.InferenceSession(
+                str(source), _options(runtime), providers=["CPUExecutionProvider"]
+            )
+    except BadModel as error:
+        raise BadInput(f"cannot load {path}: {error}") from error
     except MemoryError as error:
         raise Unavailable(f"cannot load {path}: no memory is left for it") from error
     except Exception as error:

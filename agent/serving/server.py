@@ -23,8 +23,9 @@ import uvloop
 from agent.http_heads import BoundedHeads
 from agent.protocol import crash_page
 from agent.protocol.crash_page import CrashPage
-from agent.serving import api, private_api
+from agent.serving import private_api, public_api
 from agent.serving.http import Application, Bounds
+from agent.serving.service import Service
 from agent.serving.slot import Slots
 
 GRACE_S = 5
@@ -79,8 +80,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
     loop.call_later(arguments.serial_s, slots.run_apart)
     bounds = Bounds(body_bytes=arguments.body_bytes)
     opened, stopping = asyncio.Event(), asyncio.Event()
-    public = _Server(Application(api.PUBLIC, slots, bounds))
-    private = _Server(Application(private_api.routes(open_public=opened.set), slots, bounds))
+    service = Service(slots)
+    public = _Server(Application(public_api.ROUTES, service, bounds))
+    private = _Server(Application(private_api.routes(open_public=opened.set), service, bounds))
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, stopping.set)
     threading.Thread(

@@ -10,18 +10,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from agent.errors import BadInput
 from agent.protocol.crash_page import LANES, CrashPage
 from agent.protocol.private import LoadReply, LoadRequest, ModelStatus, ServerStatus
 from agent.serving import loading, runtime, vitals
+from agent.serving.faults import NotFound
 from agent.serving.meter import Key, Ledger
 from agent.serving.variant import Place, SharedThread, Variant
 
 DRAIN_S = 30.0
-
-
-class NotFound(BadInput):
-    """Nothing is served under that name and version."""
 
 
 class Slots:
@@ -99,7 +95,7 @@ class Slots:
             ready.model,
             meter=self._ledger.meter(key),
             place=place,
-            warm=ready.warm,
+            pace=ready.pace,
         )
         return old
 

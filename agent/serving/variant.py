@@ -1,26 +1,22 @@
 """One loaded model as it serves: on which thread it runs, who is inside, how long it takes."""
 
 import asyncio
-import math
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.errors import Unavailable
 from agent.protocol.crash_page import CrashPage
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
+from agent.serving.faults import Busy, Expired
 from agent.serving.meter import Key, Meter
-from agent.serving.runtime import Model
+from agent.serving.pace import Pace
+from agent.serving.runtime import Model, Stop
 
-INLINE_S = 1e-3
-"""What runs for less runs on the event loop: the way to a thread and back costs about 50 us."""
 MOST_WAITING = 256
 """Requests that may wait for one model: each of them holds its inputs."""
-_NEWEST_WEIGHT = 0.2
-_LARGER = 2
 
 
 @dataclass
@@ -38,17 +34,12 @@ class Place(NamedTuple):
     thread: SharedThread
 
 
-class Warm(NamedTuple):
-    """What a warm run took on its thread, and the bytes of its inputs; infinite: none fitted."""
+class Ran(NamedTuple):
+    """What a run gave, and when it was, by time.perf_counter_ns()."""
 
-    cpu_s: float
-    size: int
-
-
-class _Ran(NamedTuple):
     arrays: list[Array]
-    busy_s: float
-    cpu_s: float
+    began_ns: int
+    ended_ns: int
 
 
 class Variant:
@@ -59,17 +50,22 @@ class Variant:
     """
 
     def __init__(
-        self, request: LoadRequest, model: Model, *, meter: Meter, place: Place, warm: Warm
+        self,
+        request: LoadRequest,
+        model: Model,
+        *,
+        meter: Meter,
+        place: Place,
+        pace: Pace,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         self.request = request
         self.model = model
-        self._meter = meter
+        self.meter = meter
         self._place = place
+        self._pace = pace
+        self._most_waiting = most_waiting
         self._own: ThreadPoolExecutor | None = None
-        self._typical_s = math.inf
-        self._quick_bytes = 0
-        self._learn(warm.cpu_s, warm.size)
-        self._in_thread = 0
         self._inside = 0
         self._retired = False
         self._empty = asyncio.Event()
@@ -79,72 +75,89 @@ class Variant:
         """Under which its counters are kept."""
         return Key(self.request.name, self.request.version, self.request.sha256)
 
-    async def infer(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run once; the arrays of `outputs` in their order.
+    def infer(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], *, within_s: float | None = None
+    ) -> Ran | Awaitable[Ran]:
+        """Run once, now where it is quick: the arrays of `outputs` in their order.
+
+        An awaitable that is cancelled, or not done `within_s`, takes its run out of the queue, or
+        stops it.
 
         Raises:
             BadInput: the inputs do not fit the model.
-            Unavailable: too many requests wait for it already.
+            Busy: as many requests as may wait are waiting.
+            Expired: not done `within_s`.
             CannotRun: it failed while it ran.
         """
-        began = time.perf_counter()
-        self._inside += 1
-        try:
-            self.model.check(inputs)
-            if self._inside > MOST_WAITING:
-                raise Unavailable(
-                    f"cannot run {self.request.name}: {MOST_WAITING} requests wait for it"
-                )
-            size = sum(array.nbytes for array in inputs.values())
-            ran = await self._execute(inputs, outputs, size)
-        except BaseException:
-            self._meter.failed()
-            raise
-        finally:
-            self._inside -= 1
-            if self._retired and not self._inside:
-                self._empty.set()
-        self._learn(ran.cpu_s, size)
-        self._meter.succeeded(latency_ms=(time.perf_counter() - began) * 1e3, busy_s=ran.busy_s)
-        return ran.arrays
-
-    def _learn(self, cpu_s: float, size: int) -> None:
-        """By the CPU time of the running thread: wall time on a busy device is others' too."""
-        if math.isinf(self._typical_s):
-            self._typical_s = cpu_s
-        else:
-            self._typical_s += _NEWEST_WEIGHT * (cpu_s - self._typical_s)
-        if cpu_s < INLINE_S:
-            self._quick_bytes = max(self._quick_bytes, size)
-
-    async def _execute(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str], size: int
-    ) -> _Ran:
+        self.model.check(inputs)
+        size = sum(array.nbytes for array in inputs.values())
         shared = self._place.thread.executor
-        # What is much larger than all that was quick may not be. And never beside its own
-        # thread: the lane of the crash page holds one run.
-        quick = self._typical_s < INLINE_S and size <= _LARGER * self._quick_bytes
-        if quick and not self._in_thread and shared is None:
-            return self._run(inputs, outputs)
-        if shared is None and self._own is None:
-            self._own = ThreadPoolExecutor(1, thread_name_prefix=f"run {self.request.name}")
-        self._in_thread += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                shared or self._own, self._run, inputs, outputs
+        # Never beside its own thread: the lane of the crash page holds one run.
+        if shared is None and not self._inside and self._pace.quick(size):
+            return self._run(inputs, outputs, size)
+        if self._inside >= self._most_waiting:
+            raise Busy(
+                f"cannot run {self.request.name}: {self._inside} requests wait for it",
+                retry_after_s=self._inside * self._pace.typical_s,
             )
-        finally:
-            self._in_thread -= 1
+        executor = shared or self._thread()
+        stop = Stop()
+        queued = executor.submit(self._run, inputs, outputs, size, stop)
+        self._inside += 1
+        running: asyncio.Future[Ran] = asyncio.wrap_future(queued)
+        running.add_done_callback(self._leave)
+        return self._outcome(queued, running, stop, within_s)
 
-    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> _Ran:
+    async def _outcome(
+        self,
+        queued: "Future[Ran]",
+        running: "asyncio.Future[Ran]",
+        stop: Stop,
+        within_s: float | None,
+    ) -> Ran:
+        try:
+            done, _ = await asyncio.wait({running}, timeout=within_s)
+            if done:
+                return running.result()
+            raise Expired(f"cannot run {self.request.name}: not done within {within_s:g} s")
+        finally:
+            if not running.done() and not queued.cancel():
+                stop.now()
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._own is None:
+            self._own = ThreadPoolExecutor(1, thread_name_prefix=f"run {self.request.name}")
+        return self._own
+
+    def _leave(self, running: "asyncio.Future[Ran]") -> None:
+        if not running.cancelled():
+            running.exception()  # perhaps nobody waits for it any more
+        self._inside -= 1
+        if self._retired and not self._inside:
+            self._empty.set()
+
+    def _run(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        size: int,
+        stop: Stop | None = None,
+    ) -> Ran:
         page, lane, _ = self._place
         page[lane] = self.request.index
-        began, cpu_began = time.perf_counter(), time.thread_time()
+        # On a thread by CPU time, because wall time on a busy device is others' too. On the loop
+        # by wall time: asking the kernel for CPU time costs more than the quickest models.
+        cpu_ns = time.thread_time_ns() if stop is not None else 0
+        began_ns = time.perf_counter_ns()
         try:
-            arrays = self.model.run(inputs, outputs)
-            return _Ran(arrays, time.perf_counter() - began, time.thread_time() - cpu_began)
+            arrays = self.model.run(inputs, outputs, stop=stop)
+            ended_ns = time.perf_counter_ns()
         finally:
             page[lane] = 0
+        alone = stop is not None and self.request.runtime.threads == 1
+        took_ns = time.thread_time_ns() - cpu_ns if alone else ended_ns - began_ns
+        self._pace.learn(took_ns / 1e9, size)
+        return Ran(arrays, began_ns, ended_ns)
 
     async def retire(self, *, within_s: float) -> None:
         """Wait until nobody is inside, then free the model; whoever stays longer keeps it alive.

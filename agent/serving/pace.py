@@ -1,0 +1,36 @@
+"""Whether a model is quick enough to run on the event loop, by what its runs took (pure)."""
+
+import math
+
+INLINE_S = 1e-3
+"""What runs for less runs on the event loop: the way to a thread and back costs about 50 us."""
+PROOF = 64
+"""Quick runs in a row, on a thread, after which a model that was slow once runs on the loop."""
+_NEWEST_WEIGHT = 0.2
+_LARGER = 2
+
+
+class Pace:
+    """What runs of one model take, learnt run by run; `learn` is called by one thread at a time."""
+
+    def __init__(self, took_s: float = math.inf, size: int = 0) -> None:
+        """`took_s` is what a first run took on inputs of `size` bytes; infinite: none fitted."""
+        self.typical_s = INLINE_S if math.isinf(took_s) else took_s
+        self._quick_bytes = size if took_s < INLINE_S else 0
+        self._to_prove = 0 if took_s < INLINE_S else 1
+
+    def quick(self, size: int) -> bool:
+        """Whether a run on inputs of `size` bytes may hold the loop.
+
+        What is much larger than all that was quick may not be.
+        """
+        return not self._to_prove and size <= _LARGER * self._quick_bytes
+
+    def learn(self, took_s: float, size: int) -> None:
+        """Take account of a run."""
+        self.typical_s += _NEWEST_WEIGHT * (took_s - self.typical_s)
+        if took_s >= INLINE_S:
+            self._to_prove = PROOF
+            return
+        self._to_prove = max(0, self._to_prove - 1)
+        self._quick_bytes = max(self._quick_bytes, size)
