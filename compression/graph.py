@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 
 from compression.errors import BadModel, OutOfBudget
+from compression.packed import reading as packed
 from compression.regular import (
     constants,
     equality,
@@ -75,13 +76,13 @@ def regular(
 
 
 def single_file(model_path: Path, target: Path) -> Path:
-    """Where a model keeps weights in other files, write it whole to `target`; returns its path.
+    """Where a model is packed, or has weights in other files, write it whole; returns its path.
 
     Raises:
         BadModel: as `reading.load`.
         OutOfBudget: `target` cannot be written.
     """
-    if not reading.has_external_data(model_path):
+    if not reading.has_external_data(model_path) and not packed.is_packed(model_path):
         return model_path
     model = reading.load(model_path)
     beside = target.with_suffix(".tmp")

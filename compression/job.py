@@ -224,7 +224,10 @@ class Measurement(Words):
     """What the model adds above the imported runtime, load and run at the largest shape."""
     original_peak_memory_mib: float
     size_mib: float
+    """Of the file as it lies there."""
     original_size_mib: float
+    expanded_mib: float | None = None
+    """Where the file is packed: as ONNX, which it becomes in memory while it loads."""
     agreement: Agreement
     labelled: tuple[Labelled, ...] = ()
     """Where the inputs that judged have labels."""

@@ -17,6 +17,7 @@ from compression.passes import (
     correction,
     dynamic,
     equalization,
+    packed,
     quantization,
     reconstruction,
     recurrent,
@@ -128,6 +129,12 @@ def _keep(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) 
     return model
 
 
+def _pack(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    del context
+    packed.Settings.model_validate(parameters)
+    return model  # a matter of the file, see packed.content
+
+
 def _equalize(
     model: onnx.ModelProto, parameters: dict[str, Any], context: Context
 ) -> onnx.ModelProto:
@@ -165,6 +172,7 @@ PASSES: dict[str, Pass] = {
     "equalization": _equalize,
     "reconstruction": _reconstruct,
     "structured_pruning": _prune,
+    packed.NAME: _pack,
 }
 EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""
@@ -189,6 +197,8 @@ def run(
     """
     context = Context(reference=model, calibrate=calibrate, evidence=evidence)
     for spec in recipe.passes:
+        if spec.name == packed.NAME and spec is not recipe.passes[-1]:
+            raise BadModel(f"cannot run a pass behind {packed.NAME!r}: what is packed is finished")
         if spec.name not in PASSES:
             known = ", ".join(sorted(PASSES))
             raise BadModel(f"cannot run pass {spec.name!r}: known are {known}")

@@ -29,6 +29,10 @@ _HEAD = (
 UNVERIFIED = (
     "unverified: no inputs came with the model, so made-up ones stand in; give real ones to know"
 )
+UNSTRUCTURED = (
+    "unstructured pruning makes the file smaller, not the model faster: this runtime multiplies "
+    "zeros as it does any other number, and memory holds them too"
+)
 SLOWER = 1.05
 """A ratio above this is slower, whatever the noise; the ruler calls a device quiet up to 5 %."""
 
@@ -43,6 +47,17 @@ def _wall_noise(found: Measurement) -> float:
     return found.noise if found.ratio_basis == "wall" else 0.0
 
 
+def is_sparse(rung: Rung) -> bool:
+    """Whether single weights were set to zero in it."""
+    return any(spec.name == "unstructured_pruning" for spec in rung.recipe.passes)
+
+
+def size(found: Measurement) -> str:
+    """The file in MiB, and where it is packed what it expands to."""
+    packed = "" if found.expanded_mib is None else f", {found.expanded_mib:.2f} expanded"
+    return f"{found.size_mib:.2f}{packed}"
+
+
 def table(ladder: Ladder) -> str:
     """Write the ladder as a table, best first, then what was rejected and why."""
     rows = [_HEAD, *(_row(place, rung) for place, rung in enumerate(ladder.rungs, start=1))]
@@ -54,6 +69,8 @@ def table(ladder: Ladder) -> str:
     lines += [f"   {miss}" for rung in ladder.rungs[:1] for miss in rung.misses]
     if any(not rung.verified for rung in ladder.rungs):
         lines.append(UNVERIFIED)
+    if any(is_sparse(rung) for rung in ladder.rungs):
+        lines.append(UNSTRUCTURED)
     if ladder.division is not None:
         lines.append(division(ladder.division))
     if ladder.rejected:
@@ -100,7 +117,7 @@ def _row(place: int, rung: Rung) -> tuple[str, ...]:
     return (
         str(place),
         rung.recipe.label,
-        f"{found.size_mib:.2f}",
+        size(found),
         f"{found.peak_memory_mib:.1f}",
         f"{found.latency_p50_ms:.2f}",
         f"{found.latency_p95_ms:.2f}",
@@ -133,7 +150,7 @@ def line(tried: Tried) -> str:
         return ""
     found = rung.measurement
     figures = (
-        f"{found.size_mib:.2f} MiB, ratio {found.latency_ratio:.2f} ({found.ratio_basis}), "
+        f"{size(found)} MiB, ratio {found.latency_ratio:.2f} ({found.ratio_basis}), "
         f"agreement {agreed(found.agreement)}"
     )
     doubts = ["slower than the original"] if slower(found) else []
@@ -161,6 +178,8 @@ def measurement(found: Measurement) -> str:
     ]
     lines = [f"{'':22}{'model':>12}{'original':>12}"]
     lines += [f"{name:22}{value:>12}{original:>12}" for name, value, original in rows]
+    if found.expanded_mib is not None:
+        rows.append(("expanded MiB", f"{found.expanded_mib:.2f}", ""))
     lines += [
         f"ratio {found.latency_ratio:.3f} by {found.ratio_basis} time "
         f"(wall {found.wall_ratio:.3f}, CPU {found.cpu_ratio:.3f}, noise {found.noise:.1%}), "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from compression.errors import BadInputs, BadModel
 from compression.job import InputSpec, Runtime
+from compression.packed import reading
 
 LEVELS = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -45,16 +46,22 @@ def options(how: Runtime | None = None, *, optimization: str | None = None) -> A
 
 
 def session(model: Path | onnx.ModelProto, chosen: Any | None = None) -> Any:
-    """Load a model.
+    """Load a model; a file may be packed.
 
     Raises:
-        BadModel: onnxruntime does not load it; the message carries its reason.
+        BadModel: onnxruntime does not load it; the message carries its reason. Or a packed file
+            is corrupt.
     """
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    if not isinstance(model, Path):
+        return _loaded(model.SerializeToString(), chosen, name="the changed model")
+    with reading.opened(model) as source:
+        return _loaded(str(source), chosen, name=model.name)
+
+
+def _loaded(source: str | bytes, chosen: Any | None, *, name: str) -> Any:
     try:
         return ort.InferenceSession(source, chosen or options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a class of its own for each status
-        name = model.name if isinstance(model, Path) else "the changed model"
         raise BadModel(f"cannot load {name}: {one_line(error)}") from error
 
 

@@ -20,6 +20,7 @@ from compression import agreement, child, errors, runtime, samples
 from compression.job import Failed, Measurement, OutputSpec, TrialJob
 from compression.meaning import kinds
 from compression.meaning.seen import Seen
+from compression.packed import reading
 from compression.ruler import answers, conditions, endings, footprint, interleaving
 from compression.words import explain
 
@@ -88,6 +89,7 @@ def measure(
         original_peak_memory_mib=original_memory.mib,
         size_mib=candidate_path.stat().st_size / 2**20,
         original_size_mib=original_path.stat().st_size / 2**20,
+        expanded_mib=_expanded(candidate_path),
         agreement=judge.agreement(job.split, guessed=not job.outputs),
         labelled=judge.labelled(),
         sqnr_db=judge.sqnr_db(),
@@ -95,6 +97,10 @@ def measure(
         samples=judge.samples,
         method={"memory": memory.method, **method},
     )
+
+
+def _expanded(path: Path) -> float | None:
+    return reading.expanded_bytes(path) / 2**20 if reading.is_packed(path) else None
 
 
 def _chosen(job: TrialJob, inputs: samples.Samples) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from onnx.external_data_helper import uses_external_data
 from agent.errors import BadInput
 from compression.job import InputSpec, OutputSpec
 from compression.meaning import tails
+from compression.packed import reading
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def read(path: Path, *, named: Sequence[OutputSpec] = ()) -> Facts:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        with reading.opened(path) as plain:
+            model = onnx.load(str(plain), load_external_data=False)
     except Exception as error:  # protobuf and file errors have no common base
         raise _bad(path, error) from error
     if any(uses_external_data(each) for each in model.graph.initializer):

@@ -20,7 +20,7 @@ from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.errors import BadModel
 from compression.job import Agreement, PassSpec, Recipe, Runtime
-from compression.passes import naming
+from compression.passes import naming, packed
 from compression.words import Words
 
 FEW = 6
@@ -92,7 +92,7 @@ def _made(
 ) -> tuple[onnx.ModelProto, bytes]:
     made = pipeline.run(recipe, model, calibrate=material.calibrate, evidence=material.evidence)
     variant = naming.shorten(made)
-    return variant, variant.SerializeToString(deterministic=True)
+    return variant, packed.content(recipe, variant)
 
 
 def _recall(note: Path) -> Preview | None:

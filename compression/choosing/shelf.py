@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from compression import durable, ladder
 from compression.calibration.material import sha256
 from compression.job import Agreement, Ladder, Measurement, Recipe, Rung, Runtime, Tried
+from compression.packed import reading
 
 
 class Shelf:
@@ -50,7 +51,8 @@ class Shelf:
     ) -> Rung:
         """Move a candidate into place, then remember it: a power cut between repeats its trial."""
         digest = sha256(file)
-        target = self._folder / f"rung-{digest[:12]}.onnx"
+        suffix = reading.SUFFIX if reading.is_packed(file) else ""
+        target = self._folder / f"rung-{digest[:12]}.onnx{suffix}"
         placed = self._folder / f"probe-{digest[:12]}.npz"
         file.replace(target)
         if self.probe(key).exists():
@@ -95,7 +97,7 @@ class Shelf:
         """Write the ladder, then remove what no rung names: leftovers of a run that was killed."""
         ladder.save(found, self._folder)
         kept = {rung.file for rung in found.rungs} | {rung.probe for rung in found.rungs}
-        for pattern in ("rung-*.onnx", "probe-*.npz"):
+        for pattern in ("rung-*.onnx*", "probe-*.npz"):
             for path in self._folder.glob(pattern):
                 if path.name not in kept:
                     path.unlink()

@@ -44,7 +44,7 @@ def _sections(found: Ladder) -> list[Markup | None]:
     return [
         _unverified(found),
         _section("What is traded for what", tradeoff.figures(found)),
-        _section("Variants", tables.rungs(found)),
+        _section("Variants", tables.rungs(found), _sparse(found)),
         _lost(found),
         _nodes(found),
         _section("How it was measured", _method(found)),
@@ -108,6 +108,12 @@ def _unverified(found: Ladder) -> Markup | None:
         "serve only where its deployment says allow_unverified."
     )
     return element("section", element("h2", "Unverified"), element("p", text), class_="warn")
+
+
+def _sparse(found: Ladder) -> Markup | None:
+    if not any(report.is_sparse(rung) for rung in found.rungs):
+        return None
+    return element("p", f"{report.UNSTRUCTURED[0].upper()}{report.UNSTRUCTURED[1:]}.")
 
 
 def _lost(found: Ladder) -> Markup | None:

@@ -38,11 +38,14 @@ def _rung(place: int, rung: Rung) -> Markup:
     m = rung.measurement
     bounds = "" if m.ratio_low is None else f"[{m.ratio_low:.2f}, {m.ratio_high:.2f}]"
     slow = element("small", "slower than the original", class_="bad")
+    whole = None if m.expanded_mib is None else f"{m.expanded_mib:.2f} MiB expanded, on load"
     return element(
         "tr",
         element("td", str(place), class_="n"),
         element("th", rung.recipe.label, element("small", rung.file), scope="row"),
-        _pair(f"{m.size_mib:.2f} MiB", times(ratio(m.size_mib, m.original_size_mib))),
+        _pair(f"{m.size_mib:.2f} MiB",
+              times(ratio(m.size_mib, m.original_size_mib)),
+              element("small", whole) if whole else None),
         _pair(f"{times(m.latency_ratio)} {bounds}",
               f"by {m.ratio_basis} time",
               slow if report.slower(m) else None,

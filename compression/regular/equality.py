@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compression import runtime
 from compression.errors import BadModel
+from compression.packed import reading
 from compression.regular.reading import bad
 
 TOLERANCE = 1e-3
@@ -134,7 +135,8 @@ def _chance(model_path: Path) -> str:
     """Name the operators that draw random numbers."""
     from_chance = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
                    "Multinomial", "Bernoulli", "Dropout"}  # fmt: skip
-    model = onnx.load(model_path, load_external_data=False)
+    with reading.opened(model_path) as plain:
+        model = onnx.load(plain, load_external_data=False)
     found = sorted({node.op_type for node in model.graph.node} & from_chance)
     return f": {', '.join(found)}" if found else ""
 

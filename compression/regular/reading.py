@@ -9,6 +9,7 @@ import onnx
 
 from compression import bodies
 from compression.errors import BadModel
+from compression.packed import reading
 
 MOST_BYTES = 2 * 1024**3
 """Protobuf's own limit for one message."""
@@ -18,13 +19,15 @@ KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "com
 def load(model_path: Path) -> onnx.ModelProto:
     """Read an ONNX file with all its weights, also those in external files of its folder.
 
+    The file may be packed.
+
     Raises:
         BadModel: no file, not ONNX, truncated, over 2 GiB, external data that is missing, too
             short or outside of the model's folder, or an operator of an unknown domain.
     """
     try:
         _bounded(model_path, model_path.stat().st_size)
-        model = onnx.load(model_path, load_external_data=False)
+        model = _read(model_path)
     except OSError as error:
         raise bad(model_path, error.strerror or str(error)) from error
     except BadModel:
@@ -50,10 +53,17 @@ def has_external_data(model_path: Path) -> bool:
         BadModel: the file cannot be read.
     """
     try:
-        model = onnx.load(model_path, load_external_data=False)
+        model = _read(model_path)
+    except BadModel:
+        raise
     except Exception as error:
         raise bad(model_path, f"not ONNX, or truncated ({_first_line(error)})") from error
     return any(_is_external(tensor) for tensor in tensors(model))
+
+
+def _read(model_path: Path) -> onnx.ModelProto:
+    with reading.opened(model_path) as plain:
+        return onnx.load(plain, load_external_data=False)
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
