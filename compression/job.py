@@ -16,10 +16,10 @@ OutputKind = Literal[
 Role = Literal["boxes", "scores", "classes", "count", "rows"]
 Column = Literal["image", "box", "objectness", "score", "class", "classes", "-"]
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
-Split = Literal["calibration", "choosing", "held-out", "evaluation", "synthetic"]
+Split = Literal["calibration", "choosing", "held-out", "evaluation", "synthetic", "live"]
 """Which inputs judged. `calibration`: those that calibrated, for want of others; `choosing`: those
 that candidates were chosen by; `held-out`: neither; `evaluation`: a file of their own;
-`synthetic`: made up, for want of any, so that nothing is verified."""
+`synthetic`: made up, for want of any, so that nothing is verified; `live`: what clients asked."""
 
 
 class Budget(Words):
@@ -277,6 +277,8 @@ class Division(Words):
     """How many samples calibrated, chose among candidates and reported."""
 
     calibrating: Annotated[int, Field(ge=1)]
+    fitting: Annotated[int, Field(ge=0)] = 0
+    """What weights may be fitted to, those that calibrate among them; 0: just those."""
     choosing: Annotated[int, Field(ge=1)]
     reporting: Annotated[int, Field(ge=1)]
     split: Split

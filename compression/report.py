@@ -86,7 +86,9 @@ def division(found: Division) -> str:
         f"inputs: {found.calibrating} calibrate, {found.choosing} choose, "
         f"{found.reporting} report ({found.split})"
     )
-    total = found.calibrating + found.choosing
+    if found.fitting > found.calibrating:
+        text += f"; weights may be fitted to {found.fitting}"
+    total = max(found.calibrating, found.fitting) + found.choosing
     total += found.reporting if found.split in {"held-out", "synthetic"} else 0
     if found.apart and found.sources < total:
         text += f"; of {found.sources} sources, none in two parts"
@@ -176,10 +178,10 @@ def measurement(found: Measurement) -> str:
         ),
         ("size MiB", f"{found.size_mib:.2f}", f"{found.original_size_mib:.2f}"),
     ]
-    lines = [f"{'':22}{'model':>12}{'original':>12}"]
-    lines += [f"{name:22}{value:>12}{original:>12}" for name, value, original in rows]
     if found.expanded_mib is not None:
         rows.append(("expanded MiB", f"{found.expanded_mib:.2f}", ""))
+    lines = [f"{'':22}{'model':>12}{'original':>12}"]
+    lines += [f"{name:22}{value:>12}{original:>12}" for name, value, original in rows]
     lines += [
         f"ratio {found.latency_ratio:.3f} by {found.ratio_basis} time "
         f"(wall {found.wall_ratio:.3f}, CPU {found.cpu_ratio:.3f}, noise {found.noise:.1%}), "

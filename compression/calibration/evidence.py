@@ -26,7 +26,8 @@ class Evidence:
     """Statistics of any models on one set of samples.
 
     `feeds` is called once for each pass over the samples and gives the same ones every time.
-    `sources` says of each where it comes from; without it each is a source of its own.
+    `sources` says of each where it comes from; without it each is a source of its own. `wide` is
+    about the same samples and more of their kind, for what many samples help.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Evidence:
         work_memory_mib: float = 256.0,
         seed: int = 0,
         sources: Callable[[], Sequence[int]] | None = None,
+        wide: "Evidence | None" = None,
     ) -> None:
         self.feeds = feeds
         self.threads = threads
         self.work_memory_mib = work_memory_mib
         self.seed = seed
         self.sources = sources
+        self.wide = wide or self
         self._known: OrderedDict[str, dict[Any, NDArray[np.float64]]] = OrderedDict()
         self._results: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 

@@ -36,6 +36,8 @@ class Material:
     outputs: tuple[OutputSpec, ...]
     guessed: frozenset[str]
     calibration: tuple[int, ...]
+    fitting: tuple[int, ...]
+    """What weights may be fitted to: `calibration`, and more of its part."""
     choosing: tuple[int, ...]
     report: tuple[int, ...]
     division: Division
@@ -61,7 +63,13 @@ class Material:
             self._calibrating,
             threads=self.threads,
             work_memory_mib=self.work_memory_mib,
-            sources=self._sources,
+            sources=lambda: self._sources(self.calibration),
+            wide=Evidence(
+                lambda: self._samples(self.fitting),
+                threads=self.threads,
+                work_memory_mib=self.work_memory_mib,
+                sources=lambda: self._sources(self.fitting),
+            ),
         )
 
     @classmethod
@@ -100,6 +108,7 @@ class Material:
             outputs=outputs,
             guessed=frozenset(one.name for one in outputs if one.guessed),
             calibration=parts.calibrating,
+            fitting=parts.fitting,
             choosing=parts.choosing,
             report=report,
             division=division,
@@ -128,9 +137,15 @@ class Material:
         found = pacing.counts(once_s=once_s, within_s=within_s)
         self.once_s = once_s
         self.calibration = pacing.spread(self.calibration, found.calibrating)
-        self.division = self.division.model_copy(update={"calibrating": len(self.calibration)})
+        more = [one for one in self.fitting if one not in frozenset(self.calibration)]
+        lacking = min(len(more), max(0, found.fitting - len(self.calibration)))
+        self.fitting = tuple(sorted((*self.calibration, *pacing.spread(tuple(more), lacking))))
+        fitting = len(self.fitting) if lacking else 0
+        counts = {"calibrating": len(self.calibration), "fitting": fitting}
+        self.division = self.division.model_copy(update=counts)
         self.most_looking = min(MOST_LOOKING, found.looking)
-        self.keys = (*self.keys, f"{len(self.calibration)} calibrate, {len(self.looking)} are seen")
+        kept = f"{len(self.calibration)} calibrate, {len(self.fitting)} are fitted to"
+        self.keys = (*self.keys, f"{kept}, {len(self.looking)} are seen")
 
     def close(self) -> None:
         """Close the inputs."""
@@ -178,12 +193,15 @@ class Material:
         return found
 
     def _calibrating(self) -> Iterator[samples.Arrays]:
-        return (self.inputs.sample(index) for index in self.calibration)
+        return self._samples(self.calibration)
 
-    def _sources(self) -> Sequence[int]:
-        """The source of each sample that calibrates."""
+    def _samples(self, indices: tuple[int, ...]) -> Iterator[samples.Arrays]:
+        return (self.inputs.sample(index) for index in indices)
+
+    def _sources(self, indices: tuple[int, ...]) -> Sequence[int]:
+        """The source of each of these samples."""
         every = self.inputs.sources()
-        return self.calibration if every is None else [every[at] for at in self.calibration]
+        return indices if every is None else [every[at] for at in indices]
 
 
 def _divided(job: CompressJob, inputs: samples.Samples) -> splits.Splits:

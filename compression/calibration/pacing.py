@@ -6,15 +6,16 @@ LEAST_CALIBRATING, LEAST_LOOKING = 8, 6
 """However slow the model is."""
 _PASS_SHARE, _LOOK_SHARE = 1 / 8, 1 / 48
 """Of the job's time: for one pass over what calibrates, for the look at one candidate."""
-_PASS_RUNS, _LOOK_RUNS = 1.5, 2.0
+_PASS_RUNS, _LOOK_RUNS, _FIT_RUNS = 1.5, 2.0, 12.0
 """What one input costs there, in runs of the original."""
 
 
 class Counts(NamedTuple):
-    """The most inputs that calibrate, and that are looked at."""
+    """The most inputs that calibrate, that are looked at, and that weights are fitted to."""
 
     calibrating: int
     looking: int
+    fitting: int
 
 
 def counts(*, once_s: float, within_s: float) -> Counts:
@@ -26,6 +27,7 @@ def counts(*, once_s: float, within_s: float) -> Counts:
     return Counts(
         max(LEAST_CALIBRATING, int(_PASS_SHARE * runs / _PASS_RUNS)),
         max(LEAST_LOOKING, int(_LOOK_SHARE * runs / _LOOK_RUNS)),
+        max(LEAST_CALIBRATING, int(_PASS_SHARE * runs / _FIT_RUNS)),
     )
 
 

@@ -16,6 +16,8 @@ Indices = tuple[int, ...]
 SHARES = (0.35, 0.3, 0.35)
 MOST = (128, 300, 400)
 """More samples than these say little more, and take their time."""
+MOST_FITTING = 2048
+"""Weights that are fitted anew gain from more than ranges do: what no other part needs."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class Splits:
 
     With three sources or more the parts are disjoint. Of two, one calibrates and chooses and the
     other reports. A single one does everything, and its figures are no better than that.
+    `fitting` is what weights may be fitted to: those that calibrate, and more of their kind.
     """
 
     calibrating: Indices
+    fitting: Indices
     choosing: Indices
     reporting: Indices
     sources: int
@@ -36,6 +40,7 @@ class Splits:
         """Put the parts into numbers; `reporting` and `split` where another file reports."""
         return Division(
             calibrating=len(self.calibrating),
+            fitting=len(self.fitting) if len(self.fitting) > len(self.calibrating) else 0,
             choosing=len(self.choosing),
             reporting=len(self.reporting) if reporting is None else reporting,
             split=split or ("held-out" if self.sources > 1 else "calibration"),
@@ -52,12 +57,14 @@ def divide(
     sources: Sequence[int] | None = None,
     shares: tuple[float, float, float] = SHARES,
     most: tuple[int, int, int] = MOST,
+    most_fitting: int = MOST_FITTING,
 ) -> Splits:
     """Divide samples into calibrating, choosing and reporting parts of about these `shares`.
 
     `digests` are equal for equal samples, of which only the first is used. `sources` names the
     source of each sample (None: each its own). No part holds more than its `most`; what is left
     out then comes from the sources with the most samples. A part with the share 0 stays empty.
+    What the other parts would leave out goes to what weights are fitted to.
     """
     groups = _grouped(digests, sources)
     kept = sum(len(group) for group in groups)
@@ -65,7 +72,7 @@ def divide(
     wanted = [at for at, share in enumerate(shares) if share > 0]
     parts: list[list[list[int]]] = [[], [], []]
     if len(groups) >= len(wanted):
-        _deal(groups, parts, [share * kept for share in shares], wanted)
+        _deal(groups, parts, _quotas(kept, shares, most), wanted)
     else:
         largest, *others = sorted(groups, key=len, reverse=True)
         parts = [[largest], [largest], others or [largest]]
@@ -73,7 +80,16 @@ def divide(
         _most(part, count) if at in wanted else ()
         for at, (part, count) in enumerate(zip(parts, most, strict=True))
     )
-    return Splits(calibrating, choosing, reporting, len(groups), len(digests) - kept)
+    fitting = _most(parts[0], max(most_fitting, len(calibrating)))
+    return Splits(calibrating, fitting, choosing, reporting, len(groups), len(digests) - kept)
+
+
+def _quotas(
+    kept: int, shares: tuple[float, float, float], most: tuple[int, int, int]
+) -> list[float]:
+    """How many samples each part gets: the last two no more than they may hold."""
+    others = [min(share * kept, count) for share, count in zip(shares[1:], most[1:], strict=True)]
+    return [kept - sum(others), *others]
 
 
 def _grouped(digests: Sequence[Hashable], sources: Sequence[int] | None) -> list[list[int]]:

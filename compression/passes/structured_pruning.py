@@ -60,6 +60,7 @@ def apply(
     """
     if evidence is None:
         return _made(model, settings, sample, None)
+    evidence = evidence.wide
     question = f"structured pruning {settings.model_dump_json()}"
     return evidence.once(model, question, lambda: _made(model, settings, sample, evidence))
 

@@ -120,3 +120,47 @@ def test_refuses_sources_that_are_not_one_whole_number_a_sample(
     np.savez(path, **{"x": np.zeros((4, 3), np.float32), "::source": source})
     with pytest.raises(BadInputs, match="one whole number for each of the 4 samples"):
         samples.open_samples(path, [X])
+
+
+def test_what_the_other_parts_leave_of_many_samples_is_for_fitting() -> None:
+    found = splits.divide(range(3000), seed=0)
+    calibrating, choosing, reporting = parts(found)
+    assert [len(part) for part in parts(found)] == list(splits.MOST)
+    assert len(found.fitting) == splits.MOST_FITTING
+    assert set(calibrating) <= set(found.fitting)
+    assert not set(found.fitting) & {*choosing, *reporting}
+
+
+@given(
+    sources=st.lists(st.integers(0, 9), min_size=10, max_size=200),
+    most=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+)
+def test_weights_are_fitted_to_no_source_that_chooses_or_reports(
+    sources: list[int], most: tuple[int, int, int]
+) -> None:
+    found = splits.divide(range(len(sources)), seed=1, sources=sources, most=most)
+    assert set(found.calibrating) <= set(found.fitting)
+    if found.sources >= 3:
+        fitted = {sources[at] for at in found.fitting}
+        assert not fitted & {sources[at] for at in (*found.choosing, *found.reporting)}
+
+
+def test_many_inputs_reach_what_fits_weights_and_no_other_pass(tmp_path: Path) -> None:
+    model = models.mlp(tmp_path / "m.onnx")
+    np.savez(tmp_path / "i.npz", **models.sample_inputs(model, 1200))
+    job = CompressJob(
+        model_name="m", model_path=str(model), calibration_path=str(tmp_path / "i.npz"),
+        device_class=parent.HASWELL, out_dir=str(tmp_path),
+    )  # fmt: skip
+    material = Material.open(job, tmp_path)
+    try:
+        assert sum(1 for _ in material.evidence.feeds()) == splits.MOST[0]
+        assert sum(1 for _ in material.evidence.wide.feeds()) == 1200 - sum(splits.MOST[1:])
+        assert "weights may be fitted to 500" in report.division(material.division)
+        material.pace(once_s=0.01, within_s=300)
+        calibrating, fitted = material.calibration, material.fitting
+        assert len(calibrating) < len(fitted) < 500
+        assert set(calibrating) <= set(fitted)
+        assert sum(1 for _ in material.evidence.wide.feeds()) == material.division.fitting
+    finally:
+        material.close()
