@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from agent.device import cgroups, kernel, profile
+from agent.device import kernel, memory, profile
 from compression.job import Budget
 from compression.words import Words
 
@@ -71,10 +71,7 @@ def read(
 
 def memory_available(root: Path = profile.ROOT) -> tuple[int, str]:
     """Bytes that can be taken without swapping, and what bounds them: the tightest of all."""
-    meminfo = kernel.meminfo_bytes(kernel.read_text(root / "proc/meminfo"))
-    bounds = [(kernel.available_bytes(meminfo), "/proc/meminfo MemAvailable")] if meminfo else []
-    bounds += [(limit.free_bytes, limit.where) for limit in cgroups.memory_limits(root)]
-    return min(bounds, default=(0, "unknown"))
+    return memory.available(root)
 
 
 def sample(root: Path = profile.ROOT) -> dict[int, kernel.CpuTimes]:

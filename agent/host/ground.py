@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.host import listening
+from agent.host.offer import INFERENCE, Offer
 from agent.protocol import crash_page
 from agent.protocol.crash_page import CrashPage
 
@@ -24,14 +25,16 @@ class Ground:
     private_path: Path
     page_fd: int
     page: CrashPage
+    offer: Offer
     _closing: contextlib.ExitStack
 
     @property
     def arguments(self) -> list[str]:
-        """The server's arguments that name the descriptors."""
+        """The server's arguments: descriptors, and what it offers."""
         public = [word for each in self.public for word in ("--public-fd", str(each.fileno()))]
         private = ["--private-fd", str(self.private.fileno())]
-        return [*public, *private, "--crash-page-fd", str(self.page_fd)]
+        page = ["--crash-page-fd", str(self.page_fd)]
+        return [*public, *private, *page, *self.offer.arguments]
 
     @property
     def descriptors(self) -> list[int]:
@@ -44,8 +47,9 @@ class Ground:
 
 
 def prepare(
-    *, host: str, port: int, unix_path: Path | None, private_dir: Path | None = None
-) -> Ground:
+    *, host: str, port: int, unix_path: Path | None, private_dir: Path | None = None,
+    offer: Offer = INFERENCE,
+) -> Ground:  # fmt: skip
     """Bind the public sockets (TCP, and a Unix socket where a path is given) and the private one.
 
     The private one lies in `private_dir`, which is ours alone and outlives us, so that a kill
@@ -71,6 +75,7 @@ def prepare(
             private_path=private_path,
             page_fd=page_fd,
             page=CrashPage(mmap.mmap(page_fd, crash_page.BYTES)),
+            offer=offer,
             _closing=closing.pop_all(),
         )
 

@@ -15,6 +15,7 @@ from agent.host import children, ground
 from agent.host.blame import Blame, Verdict
 from agent.host.ground import Ground
 from agent.host.life import DEFAULT_PACE, Life, Pace
+from agent.host.offer import INFERENCE, Offer
 from agent.protocol.private import LoadReply, LoadRequest, ServerStatus
 
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Supervisor:
         port: int,
         unix_path: Path | None = None,
         private_dir: Path | None = None,
+        offer: Offer = INFERENCE,
         on_crash: Callable[[str | None, str], None] = lambda _blamed, _how: None,
         on_up: Callable[[], None] = lambda: None,
         on_counters: Callable[[ServerStatus], None] = lambda _status: None,
@@ -47,6 +49,7 @@ class Supervisor:
     ) -> None:
         self._address = (host, port, unix_path)
         self._private_dir = private_dir
+        self._offer = offer
         self._shut = False
         self._oom_kills = pressure.oom_kills()
         self._on_crash, self._on_up, self._on_counters = on_crash, on_up, on_counters
@@ -106,8 +109,9 @@ class Supervisor:
         self._shut = shut
         host, port, unix_path = self._address
         self._ground = ground.prepare(
-            host=host, port=port, unix_path=unix_path, private_dir=self._private_dir
-        )
+            host=host, port=port, unix_path=unix_path, private_dir=self._private_dir,
+            offer=self._offer,
+        )  # fmt: skip
         self._task = asyncio.create_task(self._run(self._ground), name="server supervisor")
         up = asyncio.create_task(self._up.wait(), name="server start")
         try:

@@ -27,10 +27,12 @@ ERROR_STATUS: dict[type[TrimtabError], int] = {
 
 
 class LoadRequest(Words):
-    """Load a file beside what serves, prove it, then switch to it.
+    """Load a file, prove it, and let it serve under its name.
 
     `index` is what the server writes to the crash page while it loads or runs this model.
     `probe_path` is an .npz of inputs (NAME) and the outputs to expect (`::expected::NAME`).
+    `swap`: beside what serves until it is proven; or in its place, while requests wait; or
+    whichever the memory allows.
     """
 
     name: str
@@ -42,6 +44,11 @@ class LoadRequest(Words):
     inputs: tuple[InputSpec, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     probe_path: str | None = None
+    swap: Literal["auto", "beside", "replace"] = "auto"
+    needs_mib: Annotated[float, Field(gt=0)] | None = None
+    """Its peak memory as measured; without it twice the file."""
+    resting: bool = False
+    """Do not load it: a client unloaded it, and may load it again."""
 
 
 class LoadReply(Words):
@@ -50,6 +57,8 @@ class LoadReply(Words):
     load_ms: float
     warm_ms: float
     drain_ms: float
+    gap_ms: float = 0.0
+    """How long requests had to wait, where it took the other one's place."""
     replaced_sha256: str | None = None
     probe_sqnr_db: float | None = None
     rss_mib: float
@@ -76,3 +85,5 @@ class ServerStatus(Words):
     process_cpu_s: float
     rss_mib: float
     models: tuple[ModelStatus, ...]
+    resting: tuple[str, ...] = ()
+    """What clients have unloaded, and may load again."""

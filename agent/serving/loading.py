@@ -9,7 +9,7 @@ import numpy as np
 from agent.errors import BadInput
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
-from agent.serving import probe, runtime
+from agent.serving import probe, runtime, vitals
 from agent.serving.pace import Pace
 from agent.serving.runtime import CannotRun, Model
 from agent.serving.variant import Place
@@ -19,13 +19,16 @@ _AGAIN_BELOW_S = 0.25
 
 
 class Ready(NamedTuple):
-    """A model that may be switched to."""
+    """A model that may be switched to; `held_mib` is what it added to this process's memory."""
 
+    request: LoadRequest
+    place: Place
     model: Model
     load_ms: float
     warm_ms: float
     pace: Pace
     probe_sqnr_db: float | None
+    held_mib: float
 
 
 def prepare(request: LoadRequest, place: Place) -> Ready:
@@ -36,6 +39,7 @@ def prepare(request: LoadRequest, place: Place) -> Ready:
         Refused: the model answers its probe wrongly.
     """
     place.page[place.lane] = request.index
+    before_mib = vitals.rss_mib()
     try:
         began = time.perf_counter()
         model = runtime.load(Path(request.path), sha256=request.sha256, runtime=request.runtime)
@@ -49,7 +53,16 @@ def prepare(request: LoadRequest, place: Place) -> Ready:
             raise
     finally:
         place.page[place.lane] = 0
-    return Ready(model, (loaded - began) * 1e3, (warmed - loaded) * 1e3, pace, sqnr_db)
+    return Ready(
+        request=request,
+        place=place,
+        model=model,
+        load_ms=(loaded - began) * 1e3,
+        warm_ms=(warmed - loaded) * 1e3,
+        pace=pace,
+        probe_sqnr_db=sqnr_db,
+        held_mib=max(0.0, vitals.rss_mib() - before_mib),
+    )
 
 
 def _warm(model: Model, request: LoadRequest) -> Pace:

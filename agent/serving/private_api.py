@@ -18,15 +18,17 @@ _REPOSITORY = r"/v2/repository/models/(?P<name>[^/]+)"
 def routes(*, open_public: Callable[[], None]) -> Routes:
     """The public routes and the private ones; `open_public` begins to accept from outside."""
 
-    def _open(_service: Service, _request: Request, _match: Match) -> Answer:
+    def _open(service: Service, _request: Request, _match: Match) -> Answer:
+        service.slots.careful = True  # what served before is back
         open_public()
         return api.as_json({})
 
     return Routes(
-        *public_api.ROUTES,
-        route("GET", STATUS_PATH, _status),
+        # Before the public ones, which have load and unload too.
         route("POST", _REPOSITORY + "/load", _load),
         route("POST", _REPOSITORY + "/unload", _unload),
+        *public_api.ROUTES,
+        route("GET", STATUS_PATH, _status),
         route("POST", OPEN_PATH, _open),
     )
 

@@ -51,10 +51,23 @@ class Stop:
 
     def __init__(self) -> None:
         self.options = ort.RunOptions()
+        self.asked = False
 
     def now(self) -> None:
         """Let the run fail as soon as it can."""
-        self.options.terminate = True
+        self.asked = self.options.terminate = True
+
+
+class Bound:
+    """Inputs and outputs that lie where they are, bound once; the arrays keep the memory."""
+
+    def __init__(
+        self, binding: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> None:
+        self.binding = binding
+        self.inputs = inputs
+        self.outputs = tuple(outputs)
+        self.arrays = list(outputs.values())
 
 
 class Model:
@@ -104,11 +117,38 @@ class Model:
         try:
             options = None if stop is None else stop.options
             arrays: list[Array] = self._session.run(outputs, inputs, options)
-        except _CALLERS_FAULT as error:
-            raise BadInput(f"cannot run on these inputs: {_line(error)}") from error
         except Exception as error:  # onnxruntime's errors have no base of their own
-            raise CannotRun(f"cannot run the model: {_line(error)}") from error
+            raise _told(error) from error
         return arrays
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
+        """Bind checked inputs and outputs of known shape, all aligned, to the memory they lie in.
+
+        Raises:
+            CannotRun: onnxruntime cannot bind them.
+        """
+        binding = self._session.io_binding()
+        for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, array in arrays.items():
+                place = ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+                try:
+                    bind(name, *place)
+                except Exception as error:  # as above
+                    raise CannotRun(f"cannot bind '{name}': {_line(error)}") from error
+        return Bound(binding, inputs, outputs)
+
+    def run_bound(self, bound: Bound, *, stop: Stop | None = None) -> list[Array]:
+        """Run on bound inputs; the arrays of the outputs where they were bound.
+
+        Raises:
+            BadInput, CannotRun: as `run`; an output of another shape than was bound, too.
+        """
+        try:
+            options = None if stop is None else stop.options
+            self._session.run_with_iobinding(bound.binding, options)
+        except Exception as error:  # as above
+            raise _told(error) from error
+        return bound.arrays
 
     def close(self) -> None:
         """Free the session now, whatever else still refers to this object."""
@@ -176,6 +216,12 @@ def _spec(node: Any, what: str) -> Spec:
         raise BadInput(f"cannot serve {what} '{node.name}' of type {node.type}")
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
     return Spec(node.name, tensors.DATATYPES[_DATATYPES[node.type]], shape)
+
+
+def _told(error: Exception) -> TrimtabError:
+    if isinstance(error, _CALLERS_FAULT):
+        return BadInput(f"cannot run on these inputs: {_line(error)}")
+    return CannotRun(f"cannot run the model: {_line(error)}")
 
 
 def _names(names: Mapping[str, Any] | set[str]) -> str:

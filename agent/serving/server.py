@@ -26,7 +26,9 @@ from agent.protocol.crash_page import CrashPage
 from agent.serving import private_api, public_api
 from agent.serving.http import Application, Bounds
 from agent.serving.service import Service
+from agent.serving.shared_memory import Regions
 from agent.serving.slot import Slots
+from agent.serving.variant import MOST_WAITING
 
 GRACE_S = 5
 """How long requests that are being answered may take after the end was asked for."""
@@ -75,12 +77,18 @@ class _Server(uvicorn.Server):
 
 async def _serve(arguments: argparse.Namespace) -> None:
     page = CrashPage(mmap.mmap(arguments.crash_page_fd, crash_page.BYTES))
-    slots = Slots(page=page, serial=arguments.serial_s > 0)
+    slots = Slots(
+        page=page,
+        serial=arguments.serial_s > 0,
+        most_waiting=arguments.most_waiting,
+        careful=False,
+    )
     loop = asyncio.get_running_loop()
     loop.call_later(arguments.serial_s, slots.run_apart)
     bounds = Bounds(body_bytes=arguments.body_bytes)
     opened, stopping = asyncio.Event(), asyncio.Event()
-    service = Service(slots)
+    shared = Regions() if arguments.shared_memory else None
+    service = Service(slots, shared=shared, model_control=arguments.model_control)
     public = _Server(Application(public_api.ROUTES, service, bounds))
     private = _Server(Application(private_api.routes(open_public=opened.set), service, bounds))
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -123,6 +131,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--crash-page-fd", type=int, required=True)
     parser.add_argument("--body-bytes", type=int, default=Bounds.body_bytes)
     parser.add_argument("--serial-s", type=float, default=0.0, help="run one model at a time")
+    parser.add_argument("--shared-memory", action="store_true", help="clients may share memory")
+    parser.add_argument("--model-control", action="store_true", help="clients may load and unload")
+    parser.add_argument("--most-waiting", type=int, default=MOST_WAITING, help="for one model")
     return parser.parse_args(argv)
 
 

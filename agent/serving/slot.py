@@ -1,34 +1,55 @@
 """Which variant of each name is live: swapped whole, the old one drained and freed.
 
-Load beside, check the bytes, warm, probe; then switch in one step; then drain and free. A load
-that fails leaves what serves as it was.
+Beside: load, check the bytes, warm, probe; then switch in one step; then drain and free. In its
+place, where memory allows no other way: hold requests, drain, free, then load; what served before
+comes back where that fails. A load that fails leaves what serves as it was.
 """
 
 import asyncio
 import itertools
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
 
+from agent.errors import Unavailable
 from agent.protocol.crash_page import LANES, CrashPage
 from agent.protocol.private import LoadReply, LoadRequest, ModelStatus, ServerStatus
-from agent.serving import loading, runtime, vitals
+from agent.serving import fitting, loading, runtime, vitals
 from agent.serving.faults import NotFound
+from agent.serving.gate import Gate
 from agent.serving.meter import Key, Ledger
-from agent.serving.variant import Place, SharedThread, Variant
+from agent.serving.variant import MOST_WAITING, Place, SharedThread, Variant
 
 DRAIN_S = 30.0
+_Result = TypeVar("_Result")
 
 
 class Slots:
     """The live variants by name, and the ledger of what all variants did.
 
     `serial` runs all models on one thread, one at a time, so that a crash names its model.
+    `careful` refuses what would not fit in memory: not while what served before comes back.
     """
 
-    def __init__(self, *, page: CrashPage, serial: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        page: CrashPage,
+        serial: bool = False,
+        careful: bool = True,
+        most_waiting: int = MOST_WAITING,
+        available_mib: Callable[[], float] = vitals.available_mib,
+    ) -> None:
         self._live: dict[str, Variant] = {}
+        self.resting: dict[str, LoadRequest] = {}
+        """What a client has unloaded, and may load again."""
+        self.careful = careful
         self._page = page
+        self._most_waiting = most_waiting
+        self._available_mib = available_mib
         self._ledger = Ledger()
         self._lanes = itertools.cycle(range(LANES))
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -37,6 +58,7 @@ class Slots:
         )
         # One at a time: two models being loaded would be two peaks of memory.
         self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def __iter__(self) -> Iterator[Variant]:
         return iter(self._live.values())
@@ -49,6 +71,8 @@ class Slots:
         """
         variant = self._live.get(name)
         if variant is None:
+            if name in self.resting:
+                raise NotFound(f"cannot find model '{name}': a client unloaded it")
             known = ", ".join(sorted(self._live)[:8]) or "none"
             raise NotFound(f"cannot find model '{name[:80]}': live are {known}")
         if version is not None and version != str(variant.request.version):
@@ -59,57 +83,131 @@ class Slots:
         return variant
 
     async def load(self, request: LoadRequest) -> LoadReply:
-        """Load a variant beside the live one, prove it, switch to it and free the old one.
+        """Load a variant, prove it, switch to it and free the old one.
+
+        It goes on to its end when nobody waits for it any more.
 
         Raises:
-            BadInput, Corrupt, Unavailable: as agent.serving.runtime.load.
+            BadInput, Corrupt: as agent.serving.runtime.load.
             Refused: it answers its probe wrongly.
+            Unavailable: no memory is left for it.
         """
-        loop = asyncio.get_running_loop()
-        async with self._changing:
-            place = Place(self._page, next(self._lanes), self._serial)
-            try:
-                ready = await loop.run_in_executor(self._loader, loading.prepare, request, place)
-                old = self._switch(request, ready, place)
-                began = time.perf_counter()
-                if old is not None:
-                    await old.retire(within_s=DRAIN_S)
-                drain_ms = (time.perf_counter() - began) * 1e3
-            finally:
-                await loop.run_in_executor(self._loader, runtime.give_back_memory)
-        return LoadReply(
-            load_ms=ready.load_ms,
-            warm_ms=ready.warm_ms,
-            drain_ms=drain_ms,
-            replaced_sha256=old.request.sha256 if old else None,
-            probe_sqnr_db=ready.probe_sqnr_db,
-            rss_mib=vitals.rss_mib(),
-        )
+        return await self._to_its_end(self._load(request), f"load {request.name}")
 
-    def _switch(self, request: LoadRequest, ready: loading.Ready, place: Place) -> Variant | None:
-        """Put the new one in place; return the old one, which nobody enters from now on."""
-        key = Key(request.name, request.version, request.sha256)
-        old = self._live.get(request.name)
-        self._live[request.name] = Variant(
-            request,
-            ready.model,
-            meter=self._ledger.meter(key),
-            place=place,
-            pace=ready.pace,
-        )
-        return old
-
-    async def unload(self, name: str) -> None:
-        """Take a model out of service, drain and free it.
+    async def unload(self, name: str, *, rest: bool = False) -> None:
+        """Take a model out of service, drain and free it; `rest`: it may be loaded again.
 
         Raises:
             NotFound: nothing of that name is live.
         """
+        await self._to_its_end(self._unload(name, rest=rest), f"unload {name}")
+
+    async def reload(self, name: str) -> LoadReply:
+        """Load again what is live under a name, or was until a client unloaded it.
+
+        Raises:
+            NotFound: nothing of that name was loaded.
+            and what `load` raises.
+        """
+        request = self.resting.get(name) or self.find(name).request
+        return await self.load(request.model_copy(update={"resting": False}))
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, _Result], name: str) -> _Result:
+        """Run `work` as a task of its own: half a swap must not be left behind."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _load(self, request: LoadRequest) -> LoadReply:
         async with self._changing:
+            if request.resting:
+                self.resting[request.name] = request
+                return LoadReply(load_ms=0, warm_ms=0, drain_ms=0, rss_mib=vitals.rss_mib())
+            old = self._live.get(request.name)
+            how = fitting.choose(
+                request,
+                file_mib=_file_mib(request),
+                available_mib=self._available_mib() if self.careful else math.inf,
+                replaced_mib=old.held_mib if old else None,
+            )
+            try:
+                if how == "replace" and old is not None:
+                    return await self._replace(request, old)
+                return await self._beside(request, old)
+            finally:
+                await self._aside(runtime.give_back_memory)
+
+    async def _beside(self, request: LoadRequest, old: Variant | None) -> LoadReply:
+        ready = await self._prepared(request)
+        self._switch(ready)
+        began = time.perf_counter()
+        if old is not None:
+            await old.drain(within_s=DRAIN_S)
+            await self._aside(old.free)
+        return _reply(ready, old, drain_ms=_since_ms(began))
+
+    async def _replace(self, request: LoadRequest, old: Variant) -> LoadReply:
+        old.gate = gate = Gate(request.name, most_waiting=self._most_waiting)
+        began = time.perf_counter()
+        try:
+            if not await old.drain(within_s=DRAIN_S):
+                old.go_on()
+                old.gate = None
+                raise Unavailable(
+                    f"cannot replace {request.name}: requests are in it after {DRAIN_S:g} s"
+                )
+            drain_ms = _since_ms(began)
+            await self._aside(old.free)
+            await self._aside(runtime.give_back_memory)
+            try:
+                ready = await self._prepared(request)
+            except Exception:
+                await self._restore(old)
+                raise
+            self._switch(ready)
+            return _reply(ready, old, drain_ms=drain_ms, gap_ms=_since_ms(began))
+        finally:
+            gate.open()
+
+    async def _restore(self, old: Variant) -> None:
+        """Load again what served; if not even that can be, nothing is live under the name."""
+        del self._live[old.request.name]
+        self._switch(await self._prepared(old.request))
+
+    async def _prepared(self, request: LoadRequest) -> loading.Ready:
+        place = Place(self._page, next(self._lanes), self._serial)
+        return await self._aside(loading.prepare, request, place)
+
+    def _switch(self, ready: loading.Ready) -> None:
+        """Put the new one in place; nobody enters the old one from now on."""
+        request = ready.request
+        self._live[request.name] = Variant(
+            request,
+            ready.model,
+            meter=self._ledger.meter(Key(request.name, request.version, request.sha256)),
+            place=ready.place,
+            pace=ready.pace,
+            held_mib=ready.held_mib,
+            most_waiting=self._most_waiting,
+        )
+        self.resting.pop(request.name, None)
+
+    async def _unload(self, name: str, *, rest: bool) -> None:
+        async with self._changing:
+            if name in self.resting and not rest:
+                del self.resting[name]
+                return
             variant = self.find(name)
             del self._live[name]
-            await variant.retire(within_s=DRAIN_S)
-            await asyncio.get_running_loop().run_in_executor(self._loader, runtime.give_back_memory)
+            if rest:
+                self.resting[name] = variant.request
+            await variant.drain(within_s=DRAIN_S)
+            await self._aside(variant.free)
+            await self._aside(runtime.give_back_memory)
+
+    async def _aside(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, work, *arguments)
 
     def run_apart(self) -> None:
         """Give each model its own thread again, where they shared one."""
@@ -137,4 +235,28 @@ class Slots:
                 )
                 for key, each in counts.items()
             ),
+            resting=tuple(self.resting),
         )
+
+
+def _reply(
+    ready: loading.Ready, old: Variant | None, *, drain_ms: float, gap_ms: float = 0.0
+) -> LoadReply:
+    return LoadReply(
+        load_ms=ready.load_ms,
+        warm_ms=ready.warm_ms,
+        drain_ms=drain_ms,
+        gap_ms=gap_ms,
+        replaced_sha256=old.request.sha256 if old else None,
+        probe_sqnr_db=ready.probe_sqnr_db,
+        rss_mib=vitals.rss_mib(),
+    )
+
+
+def _file_mib(request: LoadRequest) -> float:
+    path = Path(request.path)
+    return path.stat().st_size / 2**20 if path.is_file() else 0.0  # loading says what is wrong
+
+
+def _since_ms(began: float) -> float:
+    return (time.perf_counter() - began) * 1e3

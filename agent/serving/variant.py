@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,12 +12,17 @@ from agent.protocol.crash_page import CrashPage
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
 from agent.serving.faults import Busy, Expired
+from agent.serving.gate import Gate
 from agent.serving.meter import Key, Meter
 from agent.serving.pace import Pace
-from agent.serving.runtime import Model, Stop
+from agent.serving.runtime import Bound, CannotRun, Model, Stop
+from agent.serving.shared_memory import Region
 
+Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], None]
+"""Inputs, names of outputs and the outputs, or None where it could not answer."""
 MOST_WAITING = 256
 """Requests that may wait for one model: each of them holds its inputs."""
+_MOST_PREPARED = 64
 
 
 @dataclass
@@ -42,6 +48,23 @@ class Ran(NamedTuple):
     ended_ns: int
 
 
+class _Call(NamedTuple):
+    """What is to be run: arrays by name to outputs, perhaps bound already."""
+
+    inputs: Mapping[str, Array]
+    outputs: Sequence[str]
+    size: int
+    bound: Bound | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A binding and the regions that it points into. Without a binding it is always copied."""
+
+    regions: tuple[Region, ...]
+    bound: Bound | None = None
+
+
 class Variant:
     """A model with one thread of its own, its meter and its lane of the crash page.
 
@@ -57,17 +80,24 @@ class Variant:
         meter: Meter,
         place: Place,
         pace: Pace,
+        held_mib: float = 0.0,
         most_waiting: int = MOST_WAITING,
     ) -> None:
         self.request = request
         self.model = model
         self.meter = meter
+        self.held_mib = held_mib
+        self.tap: Tap | None = None
+        """Shown what ran, where live requests are being kept (capture.py)."""
         self._place = place
         self._pace = pace
         self._most_waiting = most_waiting
         self._own: ThreadPoolExecutor | None = None
         self._inside = 0
         self._retired = False
+        self.prepared: dict[Hashable, Prepared] = {}
+        self.gate: Gate | None = None
+        """Where requests wait while another variant takes its place."""
         self._empty = asyncio.Event()
 
     @property
@@ -91,10 +121,30 @@ class Variant:
         """
         self.model.check(inputs)
         size = sum(array.nbytes for array in inputs.values())
+        return self._enter(_Call(inputs, outputs, size), within_s)
+
+    def infer_bound(self, bound: Bound, *, within_s: float | None = None) -> Ran | Awaitable[Ran]:
+        """As `infer`, on what `Model.bind` has bound."""
+        size = sum(array.nbytes for array in bound.inputs.values())
+        return self._enter(_Call(bound.inputs, bound.outputs, size, bound), within_s)
+
+    def prepare(self, key: Hashable, prepared: Prepared) -> None:
+        """Keep a binding for requests of the same key."""
+        while len(self.prepared) >= _MOST_PREPARED:
+            del self.prepared[next(iter(self.prepared))]
+        self.prepared[key] = prepared
+
+    def forget(self, region: Region) -> None:
+        """Drop what is bound to a region."""
+        for key, prepared in list(self.prepared.items()):
+            if region in prepared.regions:
+                del self.prepared[key]
+
+    def _enter(self, call: _Call, within_s: float | None) -> Ran | Awaitable[Ran]:
         shared = self._place.thread.executor
         # Never beside its own thread: the lane of the crash page holds one run.
-        if shared is None and not self._inside and self._pace.quick(size):
-            return self._run(inputs, outputs, size)
+        if shared is None and not self._inside and self._pace.quick(call.size):
+            return self._run(call)
         if self._inside >= self._most_waiting:
             raise Busy(
                 f"cannot run {self.request.name}: {self._inside} requests wait for it",
@@ -102,7 +152,7 @@ class Variant:
             )
         executor = shared or self._thread()
         stop = Stop()
-        queued = executor.submit(self._run, inputs, outputs, size, stop)
+        queued = executor.submit(self._run, call, stop)
         self._inside += 1
         running: asyncio.Future[Ran] = asyncio.wrap_future(queued)
         running.add_done_callback(self._leave)
@@ -136,13 +186,7 @@ class Variant:
         if self._retired and not self._inside:
             self._empty.set()
 
-    def _run(
-        self,
-        inputs: Mapping[str, Array],
-        outputs: Sequence[str],
-        size: int,
-        stop: Stop | None = None,
-    ) -> Ran:
+    def _run(self, call: _Call, stop: Stop | None = None) -> Ran:
         page, lane, _ = self._place
         page[lane] = self.request.index
         # On a thread by CPU time, because wall time on a busy device is others' too. On the loop
@@ -150,27 +194,42 @@ class Variant:
         cpu_ns = time.thread_time_ns() if stop is not None else 0
         began_ns = time.perf_counter_ns()
         try:
-            arrays = self.model.run(inputs, outputs, stop=stop)
+            if call.bound is None:
+                arrays = self.model.run(call.inputs, call.outputs, stop=stop)
+            else:
+                arrays = self.model.run_bound(call.bound, stop=stop)
             ended_ns = time.perf_counter_ns()
+        except CannotRun:
+            if self.tap is not None and not (stop and stop.asked):
+                self.tap(call.inputs, call.outputs, None)
+            raise
         finally:
             page[lane] = 0
         alone = stop is not None and self.request.runtime.threads == 1
         took_ns = time.thread_time_ns() - cpu_ns if alone else ended_ns - began_ns
-        self._pace.learn(took_ns / 1e9, size)
+        self._pace.learn(took_ns / 1e9, call.size)
+        if self.tap is not None:
+            self.tap(call.inputs, call.outputs, arrays)
         return Ran(arrays, began_ns, ended_ns)
 
-    async def retire(self, *, within_s: float) -> None:
-        """Wait until nobody is inside, then free the model; whoever stays longer keeps it alive.
-
-        To be called when nobody can enter any more.
-        """
+    async def drain(self, *, within_s: float) -> bool:
+        """Wait until nobody is inside; whether that is so. To be called when nobody can enter."""
         self._retired = True
-        try:
-            if self._inside:
+        if self._inside:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
                     await self._empty.wait()
+        return not self._inside
+
+    def go_on(self) -> None:
+        """Let requests in again, after a drain that did not end well."""
+        self._retired = False
+        self._empty.clear()
+
+    def free(self) -> None:
+        """Free the model; a run that is still inside keeps it alive until it ends."""
+        self.prepared.clear()
+        if not self._inside:
             self.model.close()
-        except TimeoutError:
-            pass  # the last request that is inside holds the last reference
         if self._own is not None:
             self._own.shutdown(wait=False)

@@ -5,6 +5,8 @@ import time
 
 import psutil
 
+from agent.device import memory
+
 PID = os.getpid()
 _SELF = psutil.Process(PID)
 
@@ -17,3 +19,8 @@ def rss_mib() -> float:
 def cpu_s() -> float:
     """CPU seconds of all threads of this process since its start, user and system."""
     return time.process_time()  # psutil's has the kernel's ticks of 10 ms
+
+
+def available_mib() -> float:
+    """Memory that can be taken now without swapping, in MiB."""
+    return memory.available()[0] / 2**20

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from agent.errors import BadInput
-from agent.protocol import oip, tensors
-from agent.protocol.oip import Spec
+from agent.protocol import oip, oip_requests, tensors
+from agent.protocol.oip import Output, Spec
 
 NUMBERS = sorted(set(tensors.DATATYPES) - {"BYTES"})
 
@@ -37,18 +37,18 @@ def as_request(encoded: oip.Encoded) -> oip.InferRequest:
     text = bytes(encoded.parts[0]).replace(b'"outputs"', b'"inputs"', 1)
     body = b"".join([text, *map(bytes, encoded.parts[1:])])
     length = None if encoded.json_bytes is None else len(text)
-    return oip.read_request(memoryview(body), json_bytes=length)
+    return oip_requests.read_request(memoryview(body), json_bytes=length)
 
 
 def read(tensor: dict[str, Any], tail: bytes = b"") -> np.ndarray[Any, Any]:
     text = json.dumps({"inputs": [{"name": "x", **tensor}]}).encode()
     length = len(text) if tail else None
-    return oip.read_request(memoryview(text + tail), json_bytes=length).inputs["x"]
+    return oip_requests.read_request(memoryview(text + tail), json_bytes=length).inputs["x"]
 
 
 @given(st.lists(any_array(), min_size=1, max_size=3))
 def test_what_is_written_in_binary_is_read_again(listed: list[np.ndarray[Any, Any]]) -> None:
-    encoded = oip.write_response({}, [(f"t{i}", each, True) for i, each in enumerate(listed)])
+    encoded = oip.write_response({}, [Output(f"t{i}", each, True) for i, each in enumerate(listed)])
     inputs = as_request(encoded).inputs
     for index, array in enumerate(listed):
         back = inputs[f"t{index}"]
@@ -61,7 +61,7 @@ def test_what_is_written_in_binary_is_read_again(listed: list[np.ndarray[Any, An
 def test_what_is_written_as_json_is_read_again(array: np.ndarray[Any, Any]) -> None:
     if array.dtype.kind == "f":
         array = np.nan_to_num(array, nan=0.0)
-    encoded = oip.write_response({}, [("x", array, False)])
+    encoded = oip.write_response({}, [Output("x", array)])
     assert encoded.json_bytes is None
     back = as_request(encoded).inputs["x"]
     assert back.dtype == array.dtype
@@ -80,7 +80,7 @@ def test_nested_and_flat_lists_are_the_same(array: np.ndarray[Any, Any]) -> None
 @given(st.binary(max_size=200), st.one_of(st.none(), st.integers(-1, 220)))
 def test_no_body_does_more_than_be_refused(body: bytes, json_bytes: int | None) -> None:
     with pytest.raises(BadInput, match=r"^cannot "):
-        oip.read_request(memoryview(body), json_bytes=json_bytes)
+        oip_requests.read_request(memoryview(body), json_bytes=json_bytes)
 
 
 JSON_VALUES = st.recursive(
@@ -96,7 +96,7 @@ def test_any_data_fits_exactly_or_is_refused(datatype: str, shape: Any, data: An
         {"inputs": [{"name": "x", "shape": shape, "datatype": datatype, "data": data}]}
     )
     try:
-        array = oip.read_request(memoryview(text.encode())).inputs["x"]
+        array = oip_requests.read_request(memoryview(text.encode())).inputs["x"]
     except BadInput:
         return
     assert array.dtype == tensors.DATATYPES[datatype]
@@ -182,22 +182,22 @@ def test_strings_that_end_after_the_data_are_refused(data: bytes) -> None:
 def test_an_input_may_be_given_once() -> None:
     tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
     with pytest.raises(BadInput, match="'x': given twice"):
-        oip.read_request(memoryview(json.dumps({"inputs": [tensor, tensor]}).encode()))
+        oip_requests.read_request(memoryview(json.dumps({"inputs": [tensor, tensor]}).encode()))
 
 
 def test_lists_nested_beyond_reason_are_refused() -> None:
     text = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 5000
     with pytest.raises(BadInput, match=r"^cannot read the request as JSON"):
-        oip.read_request(memoryview(text))
+        oip_requests.read_request(memoryview(text))
 
 
 def test_a_raw_body_fills_the_one_free_dimension() -> None:
     image = Spec("x", np.dtype("<f4"), (-1, 3, -1))
     body = memoryview(np.arange(12, dtype="<f4").tobytes())
-    assert oip.read_raw(body, inputs=[image]).inputs["x"].shape == (1, 3, 4)
+    assert oip_requests.read_raw(body, inputs=[image]).inputs["x"].shape == (1, 3, 4)
 
 
 @pytest.mark.parametrize("shape", [(-1, -1, -1), (-1, 5), (-1, 0, -1)])
 def test_a_raw_body_that_does_not_fill_the_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match=r"^cannot read input 'x'"):
-        oip.read_raw(memoryview(bytes(12)), inputs=[Spec("x", np.dtype("<f4"), shape)])
+        oip_requests.read_raw(memoryview(bytes(12)), inputs=[Spec("x", np.dtype("<f4"), shape)])

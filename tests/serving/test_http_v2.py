@@ -99,7 +99,14 @@ def test_server_and_models_describe_themselves(client: triton.InferenceServerCli
     assert client.get_server_metadata() == {
         "name": "trimtab",
         "version": __version__,
-        "extensions": ["binary_tensor_data"],
+        "extensions": [
+            "binary_tensor_data",
+            "classification",
+            "model_configuration",
+            "model_repository",
+            "parameters",
+            "statistics",
+        ],
     }
     assert client.get_model_metadata("mlp") == {
         "name": "mlp",
@@ -186,8 +193,8 @@ def test_an_input_that_the_model_does_not_have_is_named(server: Running) -> None
         ("POST", "/v2/health/live", 405),
         ("GET", "/", 404),
         ("GET", "/v2/models/mlp/../../etc/passwd", 404),
-        ("POST", "/v2/repository/models/mlp/load", 404),
-        ("POST", "/v2/repository/models/mlp/unload", 404),
+        ("POST", "/v2/repository/models/mlp/load", 403),
+        ("POST", "/v2/repository/models/mlp/unload", 403),
         ("GET", "/v2/trimtab/status", 404),
         ("POST", "/v2/trimtab/open", 404),
     ],
