@@ -52,6 +52,18 @@ def constant(path: Path, value: float) -> Path:
     return models.save(path, nodes, weights, {"x": ("N",)}, {"y": ("N",)})
 
 
+def pair(path: Path) -> Path:
+    """Write a model of two inputs and two outputs: `a`, `b` [N] -> `sum`, `difference` [N]."""
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Sub", ["a", "b"], ["difference"]),
+    ]
+    shape = ("N",)
+    return models.save(
+        path, nodes, {}, {"a": shape, "b": shape}, {"sum": shape, "difference": shape}
+    )
+
+
 def slow(path: Path, *, layers: int = 40) -> Path:
     """Write a model whose run takes about a second per 1000 rows: `x` [N, 512] -> `y` [N, 512]."""
     nodes = [
