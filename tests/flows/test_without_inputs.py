@@ -11,7 +11,7 @@ async def test_a_variant_that_nothing_has_verified_serves_only_where_it_was_allo
     fleet = site.fleet
     await fleet.publish(site.cnn()["model"])
     budget = Budget(size_ratio=0.6, min_agreement=0.3)
-    end = await fleet.end_of(await fleet.deploy(budget=budget))
+    end = await fleet.end_of(await fleet.deploy(budget=budget, collect_inputs=0))
     assert (end.state, end.message) == (
         "live", "the original serves; no calibration inputs came with it",
     )  # fmt: skip
