@@ -52,26 +52,6 @@ class Statistics:
     channels: grams.Channels | None = None
 
 
-def collect(
-    model: onnx.ModelProto,
-    feeds: Feeds,
-    *,
-    count: int,
-    wanted: Mapping[str, What],
-    work_memory_mib: float,
-    threads: int = 1,
-    seed: int = 0,
-    progress: Tell = lambda _: None,
-) -> dict[str, Statistics]:
-    """Gather everything that `stream` yields, by tensor name: for few or small statistics."""
-    return dict(
-        stream(
-            model, feeds, count=count, wanted=wanted, work_memory_mib=work_memory_mib,
-            threads=threads, seed=seed, progress=progress,
-        )
-    )  # fmt: skip
-
-
 def stream(
     model: onnx.ModelProto,
     feeds: Feeds,

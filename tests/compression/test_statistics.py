@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,6 +36,11 @@ def feeds_of(model: onnx.ModelProto, count: int = COUNT) -> list[dict[str, np.nd
     shape = tuple(max(1, dim) for dim in spec.shape)
     rng = np.random.default_rng(1)
     return [{spec.name: rng.normal(size=shape).astype(np.float32)} for _ in range(count)]
+
+
+def collect(model: onnx.ModelProto, feeds: Any, **how: Any) -> dict[str, gathering.Statistics]:
+    """What is gathered of every tensor, held at once."""
+    return dict(gathering.stream(model, feeds, **how))
 
 
 def every(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -116,12 +122,12 @@ def test_no_samples_are_refused(cnn: onnx.ModelProto) -> None:
         statistics.ranges(cnn, [], count=0)
     wanted = {name: What(histogram=True) for name in taps.float_tensors(cnn)}
     with pytest.raises(BadInputs, match="there are no samples"):
-        gathering.collect(cnn, list, count=0, wanted=wanted, work_memory_mib=1)
+        collect(cnn, list, count=0, wanted=wanted, work_memory_mib=1)
 
 
 def test_a_tensor_that_is_not_there_is_refused(cnn: onnx.ModelProto) -> None:
     with pytest.raises(BadModel):
-        gathering.collect(
+        collect(
             cnn, lambda: feeds_of(cnn), count=COUNT, wanted={"nowhere": What()}, work_memory_mib=1
         )
 
@@ -140,7 +146,7 @@ def test_streamed_equals_what_all_at_once_gives(cnn: onnx.ModelProto, mib: float
         passes += 1
         yield from feeds
 
-    found = gathering.collect(cnn, again, count=COUNT, wanted=wanted, work_memory_mib=mib)
+    found = collect(cnn, again, count=COUNT, wanted=wanted, work_memory_mib=mib)
     assert set(found) == set(held)
     assert (passes > 2) == (mib < 1)  # the extremes, then one pass or several
     for name, values in held.items():
@@ -166,7 +172,7 @@ def test_picked_positions_are_the_same_every_time_and_estimate_the_whole(
 
     def gram(positions: int, seed: int = 0) -> np.ndarray:
         what = What(channel_axis=1, gram=True, positions=positions)
-        found = gathering.collect(
+        found = collect(
             cnn, lambda: feeds, count=40, wanted={name: what}, work_memory_mib=8, seed=seed
         )[name].channels
         assert found is not None
@@ -193,7 +199,7 @@ def test_batches_hold_what_was_allowed_and_lose_nothing() -> None:
 def test_a_gram_matrix_over_the_bound_is_refused_with_its_size(cnn: onnx.ModelProto) -> None:
     name = next(node.output[0] for node in cnn.graph.node if node.op_type == "Conv")
     with pytest.raises(OutOfBudget, match=rf"cannot gather the statistics of '{name}'.*MiB"):
-        gathering.collect(
+        collect(
             cnn, lambda: feeds_of(cnn), count=COUNT, work_memory_mib=0.0001,
             wanted={name: What(channel_axis=1, gram=True)},
         )  # fmt: skip
@@ -208,9 +214,7 @@ def test_a_tensor_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
     path = models.save(tmp_path / "m.onnx", nodes, {}, {"x": ("N", 3)}, {"y": ("N", 3)})
     row = {"x": np.array([[-1.0, 0.0, 2.0]], np.float32)}
     wanted = {name: What(histogram=True) for name in "xlry"}
-    found = gathering.collect(
-        onnx.load(path), lambda: [row], count=1, wanted=wanted, work_memory_mib=1
-    )
+    found = collect(onnx.load(path), lambda: [row], count=1, wanted=wanted, work_memory_mib=1)
     assert set(found) == {"x", "r"}
 
 
@@ -218,7 +222,7 @@ def test_constant_samples_have_a_range_without_width(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     path = models.save(tmp_path / "m.onnx", nodes, {}, {"x": ("N", 4)}, {"y": ("N", 4)})
     row = {"x": np.full((1, 4), 3.0, np.float32)}
-    found = gathering.collect(
+    found = collect(
         onnx.load(path), lambda: [row] * 5, count=5, wanted={"y": What(histogram=True)},
         work_memory_mib=1,
     )["y"]  # fmt: skip
@@ -246,9 +250,7 @@ def test_ragged_samples_and_subgraphs_are_gathered_from(tmp_path: Path) -> None:
     path = models.save(tmp_path / "m.onnx", nodes, weights, shape, {"y": ("N", 3, "W")})
     rows = [{"x": np.random.default_rng(w).normal(size=(1, 3, w)).astype("f4")} for w in (5, 9, 2)]
     wanted = {"i": What(histogram=True, channel_axis=1, gram=True), "h": What(channel_axis=1)}
-    found = gathering.collect(
-        onnx.load(path), lambda: rows, count=3, wanted=wanted, work_memory_mib=1
-    )
+    found = collect(onnx.load(path), lambda: rows, count=3, wanted=wanted, work_memory_mib=1)
     assert found["i"].histogram is not None
     assert found["i"].histogram.counts.sum() == 3 * 16
     assert found["i"].channels is not None
