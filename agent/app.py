@@ -20,7 +20,7 @@ from agent.control.announcer import Announcer
 from agent.control.deployer import Deployer
 from agent.control.dispatcher import Dispatcher, Ledger
 from agent.control.parts import Parts
-from agent.control.record import Records
+from agent.control.record import Record, Records
 from agent.device import energy, headroom, profile
 from agent.device.sd_notify import Notifier
 from agent.errors import BadConfig, BadInput, Unavailable
@@ -33,7 +33,6 @@ from agent.protocol import trust
 from agent.protocol.events import Event, Telemetry
 from agent.protocol.topics import Topics
 from agent.store.catalog import Catalog
-from agent.store.chunks import Chunks
 from agent.telemetry import status_page
 from agent.telemetry.reporter import Reporter
 from agent.telemetry.view import Counts, HostMeter
@@ -132,20 +131,22 @@ class App:
 
     def _parts(self) -> Parts:
         settings = self._settings
+        catalog = Catalog(self._state_dir / "models")
         puller = Puller(
             self._link,
             topics=self._topics,
             keys=self._keys,
-            chunks=Chunks(self._state_dir / "chunks"),
+            catalog=catalog,
             settings=settings,
             announcer=self._announcer,
+            records=self._records,
         )
         return Parts(
             state_dir=self._state_dir,
-            catalog=Catalog(self._state_dir / "models"),
+            catalog=catalog,
             fetch_manifest=puller.manifest,
             fetch_file=puller.file,
-            drop_chunks=puller.drop_chunks,
+            drop_chunks=lambda: None,
             trial=compressor.trial,
             compress=partial(compressor.compress, memory_mib=settings.worker_memory_mib),
             load=self._supervisor.load,
@@ -158,6 +159,9 @@ class App:
             emit=self._announcer,
             heavy=asyncio.Lock(),
         )
+
+    def _records(self) -> tuple[Record, ...]:
+        return self._deployer.records()
 
     @property
     def health_url(self) -> str:

@@ -68,13 +68,17 @@ class Settings(BaseSettings):
     window_topics: Annotated[int, Field(ge=1, le=32)] = 24
     """Chunk topics asked for at once in a pull."""
     pull_timeout_s: Seconds = 20.0
-    """How long a window may bring nothing before the pull reports what is missing."""
+    """How long a pull may bring nothing before it reports what is missing."""
+    pull_kib_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Caps the bandwidth of pulls; without it they take what the line gives."""
 
     work_memory_mib: Annotated[float, Field(gt=0)] = 256.0
     worker_memory_mib: Annotated[float, Field(gt=0)] = 1024.0
     """The ceiling of the compression worker (RLIMIT_DATA); beyond it only the job fails."""
     disk_reserve_mib: Annotated[float, Field(ge=0)] = 64.0
     """Free disk that no pull may touch."""
+    models_mib: Annotated[float, Field(gt=0)] | None = None
+    """The most that all models may take on disk; versions that nothing needs give way."""
     joules_per_cpu_second: Annotated[float, Field(gt=0)] | None = None
     """Overrides the board table of agent/device/energy.py; measure yours with a power meter."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

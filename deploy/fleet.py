@@ -78,7 +78,7 @@ class Fleet:
                     f"cannot ask {kind} {name}: no answer in {timeout_s:g} s"
                 ) from None
         finally:
-            await self.link.unsubscribe([reply_topic])
+            self.link.unsubscribe([reply_topic])
         return [replies[device] for device in sorted(replies)]
 
     async def statuses(self) -> list[Status]:
@@ -103,7 +103,7 @@ class Fleet:
                 if event is not None:
                     yield event
         finally:
-            await self.link.unsubscribe([topic_filter])
+            self.link.unsubscribe([topic_filter])
 
     def _command(
         self, audience: str, body: Body, *, command_id: str | None, expiry_s: float

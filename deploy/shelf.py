@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from agent.errors import BadInput, Unavailable
 from agent.link.messages import Message
 from agent.link.mqtt import Link
-from agent.link.pull import blob_window
+from agent.link.pull import blobs
 from agent.protocol import chunking
 from agent.protocol import manifest as manifests
 from agent.protocol.manifest import FileRef, Manifest
@@ -17,7 +17,6 @@ from agent.protocol.topics import Topics
 QUIET_S = 1.0
 """Retained messages come at once; after this much silence there are no more."""
 PULL_S = 15.0
-_WINDOW = 24
 
 
 async def retained_under(
@@ -38,7 +37,7 @@ async def retained_under(
     except TimeoutError:
         return [found[topic] for topic in sorted(found) if found[topic].payload]
     finally:
-        await link.unsubscribe([topic_filter])
+        link.unsubscribe([topic_filter])
 
 
 async def unpublish(name: str, version: int, *, link: Link, topics: Topics) -> tuple[int, int]:
@@ -98,9 +97,7 @@ async def _blobs_of(refs: list[FileRef], *, link: Link, topics: Topics) -> set[s
 
 
 async def _pull(names: list[str], *, link: Link, topics: Topics) -> AsyncIterator[bytes]:
-    for at in range(0, len(names), _WINDOW):
-        window = names[at : at + _WINDOW]
-        async for name, payload in blob_window(link, topics=topics, names=window, timeout_s=PULL_S):
-            if chunking.sha256(payload) != name:
-                raise Unavailable(f"cannot read index blob {name[:12]}: damaged on {link.where}")
-            yield payload
+    async for name, payload in blobs(link, topics=topics, names=names, timeout_s=PULL_S):
+        if chunking.sha256(payload) != name:
+            raise Unavailable(f"cannot read index blob {name[:12]}: damaged on {link.where}")
+        yield payload

@@ -18,11 +18,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ended:
-    """How one attempt ended: why, how long it was up (None: never), whether we were evicted."""
+    """How one attempt ended: why, how long it was up (None: never), whether we were evicted, and
+    whether there was a connection at all."""
 
     why: str
     lasted_s: float | None = None
     taken_over: bool = False
+    reached: bool = True
 
 
 def next_failures(failures: int, ended: Ended) -> int:

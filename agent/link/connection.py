@@ -1,4 +1,4 @@
-"""One MQTT 5 connection at a time, as paho makes it; the only importer of paho.
+"""One MQTT 5 connection at a time, as paho makes it; only this and dialling.py import paho.
 
 While connected, paho's one network thread does nothing but hand over to the event loop; whether
 and when to connect again is decided in backoff.py, not by paho.
@@ -8,24 +8,21 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config import Broker
-from agent.errors import BadConfig, BadInput, Unavailable
+from agent.errors import BadInput, Unavailable
+from agent.link import dialling
+from agent.link.handover import Acknowledgements, HandOver
 from agent.link.messages import Code, Hears, Message, Will
 
-_IN_FLIGHT = 10
-"""HiveMQ's default Receive Maximum, the lowest among the brokers we know."""
-MOST_PACKET_BYTES = 256 * 1024
-"""Twice what our messages have. MQTT allows 256 MiB, which a small device would have to hold."""
 _SESSION_TAKEN_OVER = 0x8E
 
 
@@ -41,9 +38,10 @@ class Connection:
             BadConfig: the TLS files cannot be used.
         """
         self._hears = hears
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hand_over = HandOver()
+        self._acknowledgements = Acknowledgements(self._acknowledge)
         self._thread: threading.Thread | None = None
-        self._client = _client(broker, client_id=client_id, will=will, clean=clean)
+        self._client = dialling.client(broker, client_id=client_id, will=will, clean=clean)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
@@ -57,7 +55,9 @@ class Connection:
         Raises:
             OSError, ValueError: no connection; a host name that cannot be encoded.
         """
-        self._loop, self._thread = asyncio.get_running_loop(), None
+        self._thread = None
+        self._hand_over.attach()
+        self._acknowledgements.forget()
         await asyncio.to_thread(self._client.reconnect)
         self._client.loop_start()
 
@@ -104,7 +104,7 @@ class Connection:
             Unavailable: paho has no room for it.
             BadInput: nothing can be published under that topic.
         """
-        properties = _properties(
+        properties = dialling.properties(
             PacketTypes.PUBLISH,
             ResponseTopic=response_topic,
             CorrelationData=correlation,
@@ -144,23 +144,18 @@ class Connection:
 
     # --- In paho's network thread: only hand over -----------------------------------------
 
-    def _hand_over(self, call: Callable[[], None]) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(call)
-
     def _on_connect(
         self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
         del client, data
         if reason.is_failure:
             why = f"refused with {_code(reason)}"
-            self._hand_over(lambda: self._hears.down(why, False))
+            self._hand_over.call(lambda: self._hears.down(why, False))
             return
         self._thread = threading.current_thread()
         resumed = bool(flags.session_present)
         most_bytes = getattr(properties, "MaximumPacketSize", None)
-        self._hand_over(lambda: self._hears.up(resumed, most_bytes))
+        self._hand_over.call(lambda: self._hears.up(resumed, most_bytes))
 
     def _on_disconnect(
         self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any
@@ -169,30 +164,46 @@ class Connection:
         by_broker = " by the broker" if flags.is_disconnect_packet_from_server else ""
         why = f"connection lost{by_broker}: {reason}"
         taken_over = reason.value == _SESSION_TAKEN_OVER
-        self._hand_over(lambda: self._hears.down(why, taken_over))
+        self._hand_over.call(lambda: self._hears.down(why, taken_over))
 
     def _on_message(self, client: Any, data: Any, raw: paho.MQTTMessage) -> None:
         del client, data
-        try:
-            topic = raw.topic
-        except UnicodeDecodeError:
-            return
-        response_topic = getattr(raw.properties, "ResponseTopic", None)
-        correlation = getattr(raw.properties, "CorrelationData", None)
-        message = Message(topic, bytes(raw.payload), bool(raw.retain), response_topic, correlation)
-        self._hand_over(lambda: self._hears.message(message))
+        self._hand_over.message(lambda: self._hear(raw))
 
     def _on_publish(
         self, client: Any, data: Any, mid: int, reason: ReasonCode, properties: Any
     ) -> None:
         del client, data, properties
-        self._hand_over(lambda: self._hears.published(mid, (_code(reason),)))
+        self._hand_over.call(lambda: self._hears.published(mid, (_code(reason),)))
 
     def _on_suback(
         self, client: Any, data: Any, mid: int, reasons: list[ReasonCode], properties: Any
     ) -> None:
         del client, data, properties
-        self._hand_over(lambda: self._hears.subscribed(mid, tuple(map(_code, reasons))))
+        self._hand_over.call(lambda: self._hears.subscribed(mid, tuple(map(_code, reasons))))
+
+    # --- On the event loop ----------------------------------------------------------------
+
+    def _hear(self, raw: paho.MQTTMessage) -> None:
+        acknowledge = self._acknowledgements.expect(raw.mid) if raw.qos else _nothing
+        try:
+            topic = raw.topic
+        except UnicodeDecodeError:
+            acknowledge()
+            return
+        self._hears.message(
+            Message(
+                topic,
+                bytes(raw.payload),
+                bool(raw.retain),
+                getattr(raw.properties, "ResponseTopic", None),
+                getattr(raw.properties, "CorrelationData", None),
+                acknowledge,
+            )
+        )
+
+    def _acknowledge(self, packet_id: int) -> None:
+        self._client.ack(packet_id, 1)
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -200,53 +211,12 @@ def matches(topic_filter: str, topic: str) -> bool:
     return paho.topic_matches_sub(topic_filter, topic)
 
 
+def _nothing() -> None:
+    """A message of QoS 0 needs no acknowledgement."""
+
+
 def _code(reason: ReasonCode) -> Code:
     return Code(reason.value, str(reason))
-
-
-def _client(broker: Broker, *, client_id: str, will: Will | None, clean: bool) -> paho.Client:
-    client = paho.Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=client_id,
-        protocol=paho.MQTTv5,
-        reconnect_on_failure=False,
-    )
-    client.max_inflight_messages_set(_IN_FLIGHT)
-    client.username_pw_set(broker.username, broker.password)
-    if will is not None:
-        client.will_set(will.topic, will.payload, qos=1, retain=True)
-    if broker.ca_file is None and (broker.certificate_file or broker.key_file):
-        raise BadConfig(
-            "cannot use certificate_file or key_file without ca_file: no TLS without it"
-        )
-    if broker.ca_file is not None:
-        files = (broker.ca_file, broker.certificate_file, broker.key_file)
-        authority, certificate, key = (None if path is None else str(path) for path in files)
-        try:
-            client.tls_set(authority, certificate, key)
-        except (OSError, ValueError) as error:
-            raise BadConfig(f"cannot use TLS with {broker.ca_file}: {error}") from error
-    expiry_s = 0 if clean else broker.session_expiry_s
-    client.connect_async(
-        broker.host,
-        broker.port,
-        broker.keepalive_s,
-        clean_start=clean,
-        properties=_properties(
-            PacketTypes.CONNECT,
-            SessionExpiryInterval=expiry_s,
-            MaximumPacketSize=MOST_PACKET_BYTES,
-        ),
-    )
-    return client
-
-
-def _properties(packet_type: int, **values: object) -> Properties:
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho has no types here
-    for name, value in values.items():
-        if value is not None:
-            setattr(properties, name, value)
-    return properties
 
 
 def _no_delay(client: Any, data: Any, connection: Any) -> None:

@@ -1,7 +1,7 @@
 """What goes over the link and what the broker says to it; no client library in sight."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -14,6 +14,9 @@ class Message:
     retain: bool = False
     response_topic: str | None = None
     correlation: bytes | None = None
+    acknowledge: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+    """Tells the broker that it need not be sent again; the link calls it once the handler has
+    returned, unless the handler was subscribed as `late`."""
 
 
 @dataclass(frozen=True)

@@ -1,82 +1,173 @@
-"""Pull by subscription: asks the broker for a window of chunks that it retains."""
+"""Pull by subscription: asks the broker for chunks that it retains, a few at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 
 from agent.errors import Unavailable
 from agent.link.messages import Message
 from agent.link.mqtt import Link
+from agent.link.pace import Pace
+from agent.protocol import chunking
 from agent.protocol.topics import Topics
 
 _LOOK_AGAIN_S = 0.5
+_TOGETHER = 8
+"""Filters in one SUBSCRIBE, as many as every broker takes."""
 
 
-async def blob_window(
-    link: Link, *, topics: Topics, names: Sequence[str], timeout_s: float
-) -> AsyncIterator[tuple[str, bytes]]:
+async def blobs(
+    link: Link,
+    *,
+    topics: Topics,
+    names: Sequence[str],
+    timeout_s: float,
+    window: int = 24,
+    pace: Pace | None = None,
+) -> AsyncGenerator[tuple[str, bytes], None]:
     """Yield (sha256 from the topic, payload as it came) for each name, in any order.
 
-    Subscribes to just these topics and unsubscribes at the end. A connection that is lost
-    midway is waited for, and what is missing is asked for again. The payloads are not checked
-    here.
+    At most `window` topics are subscribed at any time, and each only until its chunk is here:
+    this bounds what may wait in memory, whatever anybody publishes. A connection that is lost
+    midway is waited for, and what is missing is asked for again. What was retained is yielded
+    unchecked; of what is published just now only what fits its name.
 
     Raises:
         Unavailable: nothing came for `timeout_s`; says how many are missing. Or denied.
     """
-    arrived: asyncio.Queue[Message] = asyncio.Queue()
-    missing = {topics.blob(name): name for name in names}
-    deadline = _Deadline(timeout_s)
-    asked_on = None
+    pull = _Pull(link, topics, names, window=window, timeout_s=timeout_s, pace=pace)
+    asking = asyncio.create_task(pull.keep_asking(), name="asking for chunks")
     try:
-        while missing:
-            if asked_on != link.connects or not link.online:
-                asked_on = await _ask(link, list(missing), arrived, deadline)
-            try:
-                message = await asyncio.wait_for(arrived.get(), _LOOK_AGAIN_S)
-            except TimeoutError:
-                deadline.check(link, missing=list(missing.values()), asked=len(names))
-                continue
-            # An empty payload is not a chunk: somebody cleared it (MQTT 5, 3.3.1.3).
-            if message.payload and message.topic in missing:
-                deadline.restart()
-                yield missing.pop(message.topic), message.payload
+        while not pull.done:
+            message = await pull.next_message(asking)
+            if message is not None:
+                yield topics.blob_name(message.topic), message.payload
     finally:
-        await link.unsubscribe([topics.blob(name) for name in names])
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        pull.forget_all()
 
 
-async def _ask(
-    link: Link, wanted: list[str], arrived: "asyncio.Queue[Message]", deadline: "_Deadline"
-) -> int:
-    """Subscribe to the wanted topics on the connection of now; return which one it is."""
-    while True:
-        await link.connected(deadline.left_s())
-        asked_on = link.connects
+class _Pull:
+    """What is wanted, what was asked for on the connection of now, and what has arrived."""
+
+    def __init__(
+        self,
+        link: Link,
+        topics: Topics,
+        names: Sequence[str],
+        *,
+        window: int,
+        timeout_s: float,
+        pace: Pace | None,
+    ) -> None:
+        self._link, self._window, self._timeout_s, self._pace = link, window, timeout_s, pace
+        self._wanted = deque(topics.blob(name) for name in dict.fromkeys(names))
+        self._count = len(self._wanted)
+        together = _TOGETHER if pace is None else pace.at_once(chunking.CHUNK_BYTES)
+        self._together = min(together, _TOGETHER, window)
+        self._asked: dict[str, None] = {}
+        self._held: set[str] = set()
+        """Subscribed, although the chunk is here: forgotten eight at a time."""
+        self._asked_on: int | None = None
+        self._arrived: asyncio.Queue[Message] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._restart_deadline()
+
+    @property
+    def done(self) -> bool:
+        """Whether everything has been handed out."""
+        return not self._wanted and not self._asked and self._arrived.empty()
+
+    async def next_message(self, asking: "asyncio.Task[None]") -> Message | None:
+        """The next chunk; None where it is time to look at the connection again."""
         try:
-            await link.subscribe(wanted, arrived.put_nowait)
+            message = await asyncio.wait_for(self._arrived.get(), _LOOK_AGAIN_S)
+        except TimeoutError:
+            if asking.done():
+                asking.result()
+            self._check_deadline()
+            self._room.set()
+            return None
+        self._restart_deadline()
+        self._room.set()
+        return message
+
+    async def keep_asking(self) -> None:
+        """Subscribe to what is wanted as room comes; runs until cancelled."""
+        while True:
+            await self._room.wait()
+            self._room.clear()
+            if self._asked_on != self._link.connects or not self._link.online:
+                await self._begin_anew()
+            while self._wanted and self._free >= min(self._together, len(self._wanted)):
+                await self._ask(min(self._together, len(self._wanted)))
+
+    def forget_all(self) -> None:
+        """Leave no subscription behind."""
+        left = [*self._asked, *self._held]
+        if left:
+            self._link.unsubscribe(left)
+
+    @property
+    def _free(self) -> int:
+        return self._window - len(self._asked) - self._arrived.qsize()
+
+    async def _begin_anew(self) -> None:
+        """On a new connection nothing is subscribed: what was asked for is wanted again."""
+        await self._link.connected(self._left_s())
+        self._wanted.extendleft(reversed(self._asked))
+        self._asked.clear()
+        self._held.clear()
+        self._asked_on = self._link.connects
+
+    async def _ask(self, count: int) -> None:
+        if self._pace is not None:
+            await self._pace.wait_for(count * chunking.CHUNK_BYTES)
+            self._restart_deadline()
+        topics = [self._wanted.popleft() for _ in range(count)]
+        self._asked |= dict.fromkeys(topics)
+        try:
+            await self._link.subscribe(topics, self._take)
         except Unavailable:
-            if link.online and asked_on == link.connects:
-                raise
+            if self._link.online and self._asked_on == self._link.connects:
+                raise  # the broker is there and denies
+            self._room.set()
             await asyncio.sleep(0)
-        else:
-            return asked_on
 
+    def _take(self, message: Message) -> None:
+        # An empty payload is not a chunk: somebody cleared it (MQTT 5, 3.3.1.3).
+        if not message.payload or message.topic not in self._asked:
+            return
+        if not message.retain and not _fits(message):
+            return  # anybody may publish there just now; what is retained may still come
+        del self._asked[message.topic]
+        self._held.add(message.topic)
+        self._arrived.put_nowait(message)
+        if self._pace is not None:
+            self._pace.spend(len(message.payload) - chunking.CHUNK_BYTES)
+        if len(self._held) >= _TOGETHER or not self._asked:
+            held, self._held = sorted(self._held), set()
+            self._link.unsubscribe(held)
+        self._room.set()
 
-class _Deadline:
-    """How long nothing may arrive."""
+    def _restart_deadline(self) -> None:
+        self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.restart()
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline_s - asyncio.get_running_loop().time())
 
-    def restart(self) -> None:
-        self._at_s = asyncio.get_running_loop().time() + self._timeout_s
-
-    def left_s(self) -> float:
-        return max(0.0, self._at_s - asyncio.get_running_loop().time())
-
-    def check(self, link: Link, *, missing: list[str], asked: int) -> None:
-        if self.left_s() <= 0:
+    def _check_deadline(self) -> None:
+        missing = [*self._asked, *self._wanted]
+        resting = self._pace is not None and not self._asked
+        if self._left_s() <= 0 and missing and not resting:
+            first = missing[0].rpartition("/")[2]
             raise Unavailable(
-                f"cannot pull {len(missing)} of {asked} chunks: broker {link.where} sent nothing "
-                f"for {self._timeout_s:g} s; missing first {missing[0][:12]}"
+                f"cannot pull {len(missing)} of {self._count} chunks: broker {self._link.where} "
+                f"sent nothing for {self._timeout_s:g} s; missing first {first[:12]}"
             )
+
+
+def _fits(message: Message) -> bool:
+    return chunking.sha256(message.payload) == message.topic.rpartition("/")[2]

@@ -24,4 +24,4 @@ async def retained(link: Link, topic: str, *, timeout_s: float) -> bytes:
     except TimeoutError:
         raise Unavailable(f"cannot find {topic} on broker {link.where}: not published") from None
     finally:
-        await link.unsubscribe([topic])
+        link.unsubscribe([topic])

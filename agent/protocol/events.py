@@ -9,7 +9,9 @@ from compression.job import DeviceClass
 from compression.words import Words
 
 Outcome = Literal["accepted", "done", "refused", "failed"]
-EventKind = Literal["state", "progress", "tried", "refused", "swapped", "crashed", "corrupt"]
+EventKind = Literal[
+    "state", "progress", "tried", "refused", "swapped", "crashed", "corrupt", "evicted"
+]
 
 
 class Reply(Words):
@@ -33,6 +35,7 @@ class Event(Words):
     | refused  |                    | what was refused is in `message`                       |
     | crashed  |                    | `blamed`                                               |
     | corrupt  |                    | what arrived damaged is in `message`                   |
+    | evicted  |                    | the version that gave way for another, in `message`    |
     """
 
     device: str

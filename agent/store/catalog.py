@@ -3,6 +3,8 @@
 models/NAME/VERSION/manifest.json   the verified payload, written first
                     model.onnx      present only when whole and verified
                     calibration.npz evaluation.npz
+                    NAME.index      the chunk names of a file, and while it comes
+                    NAME.partial NAME.journal
                     ladder/         variants and ladder.json
 """
 
@@ -15,6 +17,7 @@ from agent.errors import BadInput, Corrupt, Unavailable
 from agent.protocol import manifest as manifests
 from agent.protocol import topics
 from agent.protocol.manifest import FileRef, Manifest
+from agent.store.sources import Source
 from compression import durable
 
 FILES = {"model": "model.onnx", "calibration": "calibration.npz", "evaluation": "evaluation.npz"}
@@ -28,13 +31,16 @@ class Entry:
     version: int
     complete: bool
     size_bytes: int
+    """On disk, with its variants and with what a pull has allocated."""
+    changed_at_s: float = 0.0
+    """When its manifest came, in seconds since 1970 by this device's clock."""
 
 
 class Catalog:
     """The folder of models. Names become paths only after `topics.check_name`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.root = self._folder = folder
 
     def folder(self, name: str, version: int) -> Path:
         """Where one version lies.
@@ -127,9 +133,29 @@ class Catalog:
             if path.is_dir() and topics.NAME.match(name) and version.isdecimal() and int(version):
                 found.append((name, int(version)))
         return [
-            Entry(name, version, self.complete(name, version), self.size_bytes(name, version))
+            Entry(
+                name,
+                version,
+                complete=self.complete(name, version),
+                size_bytes=self.size_bytes(name, version),
+                changed_at_s=_changed_at_s(self.folder(name, version) / "manifest.json"),
+            )
             for name, version in sorted(found)
         ]
+
+    def sources(self) -> list[Source]:
+        """Every whole file here, with what it is: its chunks need not be pulled again."""
+        found = []
+        for entry in self.entries():
+            try:
+                files = self.manifest(entry.name, entry.version).files
+            except (Unavailable, Corrupt):
+                continue
+            for file in FILES:
+                path, ref = self.path(entry.name, entry.version, file), getattr(files, file)
+                if ref is not None and _size(path) == ref.size_bytes:
+                    found.append(Source(ref, path))
+        return found
 
     def size_bytes(self, name: str, version: int) -> int:
         """Bytes on disk of one version with its variants."""
@@ -151,6 +177,13 @@ class Catalog:
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
         return freed
+
+
+def _changed_at_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _size(path: Path) -> int | None:

@@ -1,21 +1,26 @@
-"""Pulls manifests and files: the link's windows, the store's checks, the trusted keys."""
+"""Pulls manifests and files: the link's chunks, the store's checks, the trusted keys."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from securesystemslib.signer import Key
 
 from agent.config import Settings
 from agent.control.announcer import Announcer
+from agent.control.record import Record
+from agent.control.states import REST
 from agent.link.mqtt import Link
-from agent.link.pull import blob_window
+from agent.link.pace import Pace
+from agent.link.pull import blobs
 from agent.link.retained import retained
 from agent.protocol import trust
 from agent.protocol.manifest import FileRef
 from agent.protocol.topics import Topics
-from agent.store.chunks import Chunks
+from agent.store import quota
+from agent.store.catalog import Catalog, Entry
 from agent.store.download import OnProgress, fetch_file
+
+_MIB = 2**20
 
 
 class Puller:
@@ -27,14 +32,25 @@ class Puller:
         *,
         topics: Topics,
         keys: Sequence[Key],
-        chunks: Chunks,
+        catalog: Catalog,
         settings: Settings,
         announcer: Announcer,
+        records: Callable[[], Iterable[Record]],
     ) -> None:
-        """Pull over `link` into `chunks`; believe only what one of `keys` signed."""
+        """Pull over `link` into `catalog`; believe only what one of `keys` signed.
+
+        What `records` name (live, the way back, at work) never gives way to a new version.
+        """
         self._link, self._topics, self._keys = link, topics, keys
-        self._chunks, self._settings, self._announcer = chunks, settings, announcer
-        self._under_way = 0
+        self._catalog, self._settings, self._announcer = catalog, settings, announcer
+        self._records = records
+        self._pace = None
+        if settings.pull_kib_per_s is not None:
+            self._pace = Pace(settings.pull_kib_per_s * 1024)
+        self._bounds = quota.Bounds(
+            reserve_bytes=int(settings.disk_reserve_mib * _MIB),
+            quota_bytes=None if settings.models_mib is None else int(settings.models_mib * _MIB),
+        )
 
     async def manifest(self, name: str, version: int) -> bytes:
         """The payload of a manifest whose signature holds.
@@ -49,36 +65,56 @@ class Puller:
         return trust.open_sealed(sealed, payload_type=trust.MANIFEST, keys=self._keys)
 
     async def file(self, ref: FileRef, target: Path, on_progress: OnProgress) -> None:
-        """Bring one file to `target`, whole and verified; tell where chunks came damaged.
+        """Bring one file of the catalogue to `target`, whole and verified; tell where chunks came
+        damaged. Before the first byte there is room for everything that the version lacks.
 
         Raises:
-            Unavailable, Corrupt: as agent.store.download.fetch_file says.
+            Refused: it can never fit, as agent.store.quota.make_room says.
+            Unavailable, Corrupt: as agent.store.download.fetch_file says, or no room.
         """
-        window = partial(
-            blob_window,
-            self._link,
-            topics=self._topics,
-            timeout_s=self._settings.pull_timeout_s,
+        quota.make_room(
+            self._catalog,
+            (target.parent.parent.name, int(target.parent.name)),
+            bounds=self._bounds,
+            pinned=pinned(self._records()),
+            on_evicted=self._tell_evicted,
         )
-        self._under_way += 1
-        try:
-            damaged = await fetch_file(
-                ref,
-                get=lambda names: window(names=names),
-                into=self._chunks,
-                target=target,
-                window=self._settings.window_topics,
-                disk_reserve_bytes=int(self._settings.disk_reserve_mib * 2**20),
-                on_progress=on_progress,
-            )
-        finally:
-            self._under_way -= 1
+        fetched = await fetch_file(
+            ref,
+            get=self._get,
+            target=target,
+            has=self._catalog.sources(),
+            window=self._settings.window_topics,
+            on_progress=on_progress,
+        )
+        damaged = fetched.damaged.total()
         if damaged:
             self._announcer.trouble(
                 "corrupt", f"{damaged} chunks of {target.name} came damaged and were pulled again"
             )
 
-    def drop_chunks(self) -> None:
-        """Free the disk of chunks, unless another model's pull still needs its own."""
-        if not self._under_way:
-            self._chunks.collect()
+    def _get(self, names: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
+        return blobs(
+            self._link,
+            topics=self._topics,
+            names=names,
+            timeout_s=self._settings.pull_timeout_s,
+            window=self._settings.window_topics,
+            pace=self._pace,
+        )
+
+    def _tell_evicted(self, entry: Entry) -> None:
+        self._announcer.trouble(
+            "evicted",
+            f"{entry.name}@{entry.version} gave way: {entry.size_bytes / _MIB:.1f} MiB freed",
+        )
+
+
+def pinned(records: Iterable[Record]) -> set[quota.Version]:
+    """The versions that must stay: live, the way back, and what is being worked on."""
+    kept: set[quota.Version] = set()
+    for record in records:
+        kept |= {(record.model, v.version) for v in (record.live, record.previous) if v}
+        if record.deployment is not None and record.deployment.state not in REST:
+            kept.add((record.model, record.deployment.version))
+    return kept

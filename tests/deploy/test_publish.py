@@ -15,13 +15,12 @@ from securesystemslib.signer import Key, Signer
 
 from agent.errors import BadInput, Corrupt, Refused
 from agent.link.mqtt import Link
-from agent.link.pull import blob_window
+from agent.link.pull import blobs
 from agent.link.retained import retained
 from agent.protocol import chunking, trust
 from agent.protocol import manifest as manifests
 from agent.protocol.manifest import FileRef
 from agent.protocol.topics import Topics
-from agent.store.chunks import Chunks
 from agent.store.download import fetch_file
 from compression.job import OutputSpec
 from deploy import onnx_facts, publish, shelf
@@ -50,8 +49,7 @@ async def fetch(ref: FileRef, link: Link, folder: Path) -> bytes:
     target.unlink(missing_ok=True)
     await fetch_file(
         ref,
-        get=lambda names: blob_window(link, topics=TOPICS, names=names, timeout_s=CONNECT_S),
-        into=Chunks(folder / "chunks"),
+        get=lambda names: blobs(link, topics=TOPICS, names=names, timeout_s=CONNECT_S),
         target=target,
     )
     return target.read_bytes()
@@ -176,13 +174,12 @@ def test_packed_is_fetched_for_every_size(
     data = b"abc" * (size // 3 + 1) if repetitive else a_file(size)
     (folder / "file").write_bytes(data)
     packing = Packing(folder / "file", encoding=encoding, chunk_bytes=chunk_bytes)
-    blobs = dict(packing)
+    sent = dict(packing)
     assert packing.ref is not None
     asyncio.run(
         fetch_file(
             packing.ref,
-            get=Shelf(blobs).get,
-            into=Chunks(folder / "chunks"),
+            get=Shelf(sent).get,
             target=folder / "out",
         )
     )

@@ -72,8 +72,8 @@ async def test_a_broker_killed_in_the_middle_of_a_pull_changes_nothing(
             await asyncio.sleep(2.5 if kind == "keeps" else 0)  # mosquitto saves once a second
             proxy.bytes_per_s = 1_500_000
             deployment = await site.fleet.deploy(strategy="as-is")
-            chunks = tmp_path / "device" / "state" / "chunks"
-            await until_true(lambda: len(list(chunks.rglob("?" * 64))) >= 8)
+            journal = tmp_path / "device/state/models/m/1/model.onnx.journal"
+            await until_true(lambda: journal.exists() and journal.stat().st_size >= 32 + 8 * 20)
             broker.kill()
             assert not list((tmp_path / "device" / "state").rglob("model.onnx"))
             broker.start()

@@ -10,8 +10,8 @@ import pytest
 
 from agent.config import Broker
 from agent.errors import BadConfig, BadInput, Refused, Unavailable
-from agent.link import mqtt
-from agent.link.connection import MOST_PACKET_BYTES
+from agent.link import uptime
+from agent.link.dialling import MOST_PACKET_BYTES
 from agent.link.messages import Message, Will
 from agent.link.mqtt import Link
 from tests.simulators.broker import RunningBroker, free_port, mosquitto_broker, needs_mosquitto
@@ -56,7 +56,7 @@ async def test_twenty_filters_are_subscribed_in_packets_that_aws_would_take(
             await link.publish(topic, topic.encode(), retain=True)
         await link.subscribe(topics, got.append)
         await until(lambda: len(got) == 20)
-        await link.unsubscribe(topics)
+        link.unsubscribe(topics)
         await link.publish(topics[0], b"nobody listens")
         await link.subscribe(["t/last"], got.append)
         await link.publish("t/last", b"x")
@@ -231,7 +231,7 @@ async def test_a_denied_publish_names_the_brokers_reason() -> None:
 async def test_a_standing_filter_that_was_denied_is_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mqtt, "_STAND_AGAIN_S", 0.05)
+    monkeypatch.setattr(uptime, "STAND_AGAIN_S", 0.05)
     refused: list[int] = []
 
     with mosquitto_broker() as broker:

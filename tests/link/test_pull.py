@@ -1,7 +1,7 @@
 """Pulling a 5 MB file over real brokers: whole, cut, slowed, damaged, restarted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import pytest
 
 from agent.errors import Corrupt, Unavailable
 from agent.link.mqtt import Link
-from agent.link.pull import blob_window
+from agent.link.pull import blobs
 from agent.link.retained import retained
 from agent.protocol import chunking
 from agent.protocol.topics import Topics
-from agent.store.chunks import Chunks
-from agent.store.download import Get, fetch_file
+from agent.store.download import Fetched, fetch_file
+from agent.store.index import Get
 from tests.simulators.broker import RunningBroker, mosquitto_broker, needs_mosquitto
 from tests.simulators.proxy import Proxy
 from tests.simulators.waiting import until
@@ -36,18 +36,20 @@ async def put_on(broker: RunningBroker, blobs: dict[str, bytes]) -> None:
             await link.publish(TOPICS.blob(name), payload, retain=True)
 
 
-def pulling(link: Link, *, timeout_s: float = CONNECT_S) -> Get:
-    def get(names: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-        return blob_window(link, topics=TOPICS, names=names, timeout_s=timeout_s)
+def pulling(link: Link, *, timeout_s: float = CONNECT_S, window: int = 24) -> Get:
+    def get(names: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
+        return blobs(link, topics=TOPICS, names=names, timeout_s=timeout_s, window=window)
 
     return get
 
 
-async def fetch(published: Published, link: Link, folder: Path, **options: Any) -> int:
+async def fetch(
+    published: Published, link: Link, folder: Path, *, window: int = 24, **options: Any
+) -> Fetched:
     return await fetch_file(
         published.ref,
-        get=pulling(link),
-        into=Chunks(folder / "chunks"),
+        get=pulling(link, window=window),
+        window=window,
         target=folder / "model.onnx",
         **options,
     )
@@ -60,7 +62,7 @@ async def test_a_file_arrives_in_windows_of_retained_messages(
     await put_on(each_broker, published.blobs)
     async with Link(each_broker.settings(), client_id="device") as link:
         await link.connected(CONNECT_S)
-        assert await fetch(published, link, tmp_path) == 0
+        assert not (await fetch(published, link, tmp_path)).damaged
     assert (tmp_path / "model.onnx").read_bytes() == a_file(FIVE_MB)
 
 
@@ -116,8 +118,8 @@ async def test_a_byte_damaged_on_the_way_is_fetched_again(
     ):
         await link.connected(CONNECT_S)
         proxy.corrupt_at = proxy.passed_bytes + 1_500_000
-        damaged = await fetch(published, link, tmp_path)
-        assert damaged == 1 or link.connects > 1
+        damaged = (await fetch(published, link, tmp_path)).damaged
+        assert damaged.total() == 1 or link.connects > 1
         assert proxy.corrupt_at is None
     assert (tmp_path / "model.onnx").read_bytes() == a_file(FIVE_MB)
 
