@@ -2,40 +2,36 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-from securesystemslib.signer import Key
 
 from agent.config import Settings
 from agent.control import announcer, handlers
 from agent.control.announcer import Announcer
 from agent.control.deployer import Deployer
 from agent.control.dispatcher import Dispatcher, Ledger
+from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records
 from agent.device import energy, headroom, profile
 from agent.device.sd_notify import Notifier
-from agent.errors import BadConfig, BadInput, Unavailable
-from agent.host import compressor
+from agent.errors import BadInput
+from agent.host import comparing, compressor
 from agent.host.supervisor import Supervisor
 from agent.link.messages import Will
 from agent.link.mqtt import Link
 from agent.link.spool import Kind, Spool, Waiting
-from agent.protocol import trust
 from agent.protocol.events import Event, Telemetry
 from agent.protocol.topics import Topics
 from agent.store.catalog import Catalog
 from agent.telemetry import status_page
 from agent.telemetry.reporter import Reporter
 from agent.telemetry.view import Counts, HostMeter
+from agent.wiring.ground import in_memory, own, trusted
 from agent.wiring.inbox import Inbox
 from agent.wiring.outlook import Outlook, default_budget, keep_status, online, say_goodbye
 from agent.wiring.puller import Puller
@@ -158,8 +154,17 @@ class App:
             work_memory_mib=settings.work_memory_mib,
             emit=self._announcer,
             heavy=asyncio.Lock(),
+            capture=self._supervisor.capture,
+            gather=comparing.gather,
+            shadow=comparing.shadow,
+            counters=self._counters,
+            private_dir=in_memory(self._state_dir),
+            key_file=settings.inputs_key_file,
         )
 
+    def _counters(self, name: str, sha256: str) -> Counters:
+        tally = self._supervisor.tally(name, sha256)
+        return Counters(tally.requests, tally.failures, tally.latency_ms)
     def _records(self) -> tuple[Record, ...]:
         return self._deployer.records()
 
@@ -255,11 +260,14 @@ class App:
         with contextlib.suppress(BadInput):  # it was not loaded
             await self._supervisor.unload(name)
 
-    def _on_crash(self, blamed: str | None, how: str) -> None:
+    def _on_crash(self, blamed: str | None, how: str, said: str) -> None:
         running = f" while it ran {blamed}" if blamed else ""
-        self._announcer.trouble("crashed", f"the server died ({how}){running}", blamed=blamed)
+        log_ = {"log": said} if said else {}
+        self._announcer.trouble(
+            "crashed", f"the server died ({how}){running}", blamed=blamed, **log_
+        )
         if blamed is not None and blamed not in self._supervisor.live():
-            falling_back = self._deployer.lost(blamed, how)
+            falling_back = self._deployer.lost(blamed, how, said)
             self._loose.append(asyncio.create_task(falling_back, name=f"fall back of {blamed}"))
             self._loose = [task for task in self._loose if not task.done()]
 
@@ -272,40 +280,6 @@ class App:
 
     async def _publish(self, waiting: Waiting) -> None:
         await self._link.publish(waiting.topic, waiting.payload, correlation=waiting.correlation)
-
-
-def own(folder: Path) -> Path:
-    """Make the state folder and lock it: two agents in one would undo one another's work.
-
-    Raises:
-        BadConfig: it cannot be made or written.
-        Unavailable: another agent holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise BadConfig(f"cannot use the state folder {folder}: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
-    except OSError as error:
-        raise Unavailable(f"cannot use {folder}: another agent works in it") from error
-    return folder.resolve()
-
-
-def trusted(folder: Path) -> Sequence[Key]:
-    """The keys that this device obeys.
-
-    Raises:
-        BadConfig: one of them is not a key.
-    """
-    try:
-        keys = trust.load_keys(folder)
-    except (BadInput, OSError) as error:
-        raise BadConfig(str(error)) from error
-    if not keys:
-        log.warning("no trusted key in %s: every command will be refused", folder)
-    return keys
 
 
 async def serve(settings: Settings) -> None:

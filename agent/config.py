@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """The ceiling of the compression worker (RLIMIT_DATA); beyond it only the job fails."""
     disk_reserve_mib: Annotated[float, Field(ge=0)] = 64.0
     """Free disk that no pull may touch."""
+    inputs_key_file: Path | None = None
+    """32 bytes; live inputs that the device collects are sealed with it at rest (AES-256-GCM)."""
     models_mib: Annotated[float, Field(gt=0)] | None = None
     """The most that all models may take on disk; versions that nothing needs give way."""
     joules_per_cpu_second: Annotated[float, Field(gt=0)] | None = None

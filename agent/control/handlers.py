@@ -5,7 +5,7 @@ from typing import Any
 
 from agent.control.deployer import Deployer
 from agent.control.dispatcher import Handler
-from agent.protocol.commands import Cancel, Command, Deploy, Remove
+from agent.protocol.commands import Cancel, Command, Deploy, Forget, Remove, Rollback
 from agent.protocol.events import Outcome
 
 _Answer = tuple[Outcome, str, dict[str, Any]]
@@ -17,6 +17,15 @@ def table(deployer: Deployer, describe: Callable[[], dict[str, Any]]) -> Mapping
     async def deploy(command: Command) -> _Answer:
         assert isinstance(command.body, Deploy)
         return "accepted", await deployer.start(command.id, command.body), {}
+
+    async def rollback(command: Command) -> _Answer:
+        body = command.body
+        assert isinstance(body, Rollback)
+        return "accepted", await deployer.rollback(command.id, body.model, body.version), {}
+
+    async def forget(command: Command) -> _Answer:
+        assert isinstance(command.body, Forget)
+        return "done", await deployer.forget_inputs(command.body.model), {}
 
     async def remove(command: Command) -> _Answer:
         assert isinstance(command.body, Remove)
@@ -32,4 +41,12 @@ def table(deployer: Deployer, describe: Callable[[], dict[str, Any]]) -> Mapping
     async def ping(_: Command) -> _Answer:
         return "done", "here", {}
 
-    return {"deploy": deploy, "remove": remove, "cancel": cancel, "describe": tell, "ping": ping}
+    return {
+        "deploy": deploy,
+        "rollback": rollback,
+        "remove": remove,
+        "cancel": cancel,
+        "forget-inputs": forget,
+        "describe": tell,
+        "ping": ping,
+    }

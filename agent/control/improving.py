@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agent.control import admission
+from agent.control import admission, collecting
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
@@ -18,19 +18,38 @@ async def compress(record: Record, parts: Parts) -> Outcome:
     """Have the worker make a ladder, and choose its best rung."""
     deployment = deployment_of(record)
     manifest = parts.catalog.manifest(record.model, deployment.version)
-    calibration = manifest.files.calibration is not None
-    allowed = deployment.allow_unverified
-    if admission.needs_inputs(calibration=calibration, allow_unverified=allowed):
-        raise Refused(
-            f"cannot compress {record.model}@{manifest.version}: no calibration inputs came with "
-            "it, so that nothing could be verified; allow_unverified would do without"
-        )
     folder = parts.catalog.ladder(record.model, manifest.version)
     folder.mkdir(parents=True, exist_ok=True)
-    job = CompressJob(
+    async with collecting.gathered(record, manifest, parts) as collected:
+        came = manifest.files.calibration is not None
+        calibration = _path(record, parts, "calibration") if came else collected
+        allowed = deployment.allow_unverified
+        known = calibration is not None
+        if admission.needs_inputs(calibration=known, allow_unverified=allowed):
+            raise Refused(
+                f"cannot compress {record.model}@{manifest.version}: no calibration inputs came "
+                "with it, so that nothing could be verified; allow_unverified would do without"
+            )
+        job = _job(record, manifest, parts, calibration=calibration, folder=folder)
+        async with parts.heavy:
+            await parts.compress(
+                job,
+                on_progress=lambda p: parts.emit(
+                    "progress", record, p.message, stage=p.stage, fraction=p.fraction
+                ),
+                on_tried=lambda t: _tell_tried(t, record, parts),
+            )
+    return _choose(record, manifest, parts)
+
+
+def _job(
+    record: Record, manifest: Manifest, parts: Parts, *, calibration: Path | None, folder: Path
+) -> CompressJob:
+    deployment = deployment_of(record)
+    return CompressJob(
         model_name=record.model,
         model_path=str(_path(record, parts, "model")),
-        calibration_path=str(_path(record, parts, "calibration")) if calibration else None,
+        calibration_path=str(calibration) if calibration else None,
         evaluation_path=None,  # kept untouched, for the admission
         inputs=manifest.inputs,
         outputs=manifest.outputs,
@@ -40,15 +59,6 @@ async def compress(record: Record, parts: Parts) -> Outcome:
         minutes=deployment.minutes,
         work_memory_mib=parts.work_memory_mib,
     )
-    async with parts.heavy:
-        await parts.compress(
-            job,
-            on_progress=lambda p: parts.emit(
-                "progress", record, p.message, stage=p.stage, fraction=p.fraction
-            ),
-            on_tried=lambda t: _tell_tried(t, record, parts),
-        )
-    return _choose(record, manifest, parts)
 
 
 def _path(record: Record, parts: Parts, file: str) -> Path:
@@ -77,9 +87,10 @@ def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
     folder = parts.catalog.ladder(record.model, manifest.version)
     offered = ladder.load(folder)
     allowed = deployment.allow_unverified
-    rung = admission.next_rung(offered, deployment.turned_down, allow_unverified=allowed)
+    turned_down = (*deployment.turned_down, *record.distrusted)
+    rung = admission.next_rung(offered, turned_down, allow_unverified=allowed)
     if rung is None:
-        nearest = admission.nearest(offered, deployment.turned_down, allow_unverified=allowed)
+        nearest = admission.nearest(offered, turned_down, allow_unverified=allowed)
         raise Refused(f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}")
     chosen = _variant(rung, manifest.version, folder, parts)
     return Event.DONE, record.with_deployment(chosen=chosen, message="")
@@ -151,4 +162,5 @@ async def switch(record: Record, parts: Parts) -> Outcome:
     assert deployment.chosen is not None
     manifest = parts.catalog.manifest(record.model, deployment.version)
     record = await switch_to(record, deployment.chosen, manifest, parts)
-    return say(record, Event.DONE, serves(deployment.chosen))
+    observed = Event.DONE if deployment.observe_minutes else Event.SETTLED
+    return say(record, observed, serves(deployment.chosen))

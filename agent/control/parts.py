@@ -1,13 +1,24 @@
 """What the steps work with; `app` builds it and hands it in."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.control.observation import Counters
 from agent.control.record import Deployment, Record
 from agent.control.states import Event
+from agent.protocol.capturing import (
+    CaptureOrder,
+    CaptureStatus,
+    Compared,
+    Gathered,
+    GatherJob,
+    ShadowJob,
+)
 from agent.protocol.events import EventKind
 from agent.protocol.manifest import FileRef
 from agent.protocol.private import LoadReply, LoadRequest
@@ -25,6 +36,11 @@ from compression.job import (
 
 TRIAL_SECONDS = 6.0
 """How long the rounds of one trial may take: a deployed device shares its cores with its work."""
+FORECAST = 3.0
+"""Memory of a model that nobody could measure (it came without inputs), per byte of its file:
+weights, their prepacked copy, and activations. Deliberately high."""
+RUNTIME_MIB = 64.0
+"""What a process with the runtime takes before any model."""
 
 
 class Compress(Protocol):
@@ -37,6 +53,14 @@ class Compress(Protocol):
         on_progress: Callable[[Progress], None],
         on_tried: Callable[[Tried], None],
     ) -> Awaitable[Ladder]: ...
+
+
+class Shadow(Protocol):
+    """Runs a reference beside what serves; what it yields tells the newest comparison."""
+
+    def __call__(
+        self, job: ShadowJob
+    ) -> contextlib.AbstractAsyncContextManager[Callable[[], Compared]]: ...
 
 
 class Emit(Protocol):
@@ -71,6 +95,18 @@ class Parts:
     emit: Emit
     heavy: asyncio.Lock
     """Held while something is measured or compressed: two at once would spoil both figures."""
+    capture: Callable[[CaptureOrder], Awaitable[CaptureStatus]]
+    """Has the server keep some of its requests; the same order again goes on."""
+    gather: Callable[[GatherJob], Awaitable[Gathered]]
+    shadow: Shadow
+    counters: Callable[[str, str], Counters]
+    """What the variant of that name and sha256 did since the agent started."""
+    private_dir: Path
+    """In memory, where the device has such a folder: live inputs are nobody else's business."""
+    key_file: Path | None = None
+    """Seals collected inputs at rest."""
+    clock: Callable[[], float] = time.monotonic
+    poll_s: float = 1.0
 
     def relative(self, path: Path) -> str:
         """A path as records keep it: a state folder can be moved."""

@@ -38,13 +38,24 @@ class Deployment(Words):
     """As the command gave it."""
     minutes: float
     allow_unverified: bool = False
+    collect_inputs: int = 0
+    collect_minutes: float = 0.0
+    collect_hours: float = 24.0
+    observe_requests: int = 200
+    observe_minutes: float = 0.0
     state: State = State.VERIFYING
     message: str = ""
     """Why it is where it is; of a rest state, the reason."""
+    spent_s: float = 0.0
+    """How long it was in its state before the last restart: a deadline is no matter of clocks."""
     ending: State | None = None
     """Where RESTORING leads."""
     reload: bool = False
     """It ended in the midst of a load: what the server runs may not be what the record says."""
+    target: Variant | None = None
+    """Where RESTORING is sent, if not to what serves."""
+    began_with: Variant | None = None
+    """What served when it began; it stays on the disk."""
     effective_budget: Budget | None = None
     """The command's over the manifest's over the device's, fixed when work begins."""
     original: Measurement | None = None
@@ -61,6 +72,11 @@ class Record(Words):
     live: Variant | None = None
     """What serves now. A deployment under way does not change it before its switch."""
     previous: Variant | None = None
+    """What served before the live one: the first way back after a crash."""
+    before: Variant | None = None
+    """What served before the last deployment that changed anything: where a rollback leads."""
+    distrusted: tuple[Sha256, ...] = ()
+    """Variants that failed here while they served: never chosen again, no way back."""
     deployment: Deployment | None = None
 
     def with_deployment(self, **changes: object) -> "Record":

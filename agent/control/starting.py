@@ -1,17 +1,13 @@
 """STARTING: the original is measured, and serves where it fits."""
 
-from agent.control import admission
-from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
+from agent.control import admission, collecting
+from agent.control.parts import FORECAST, TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Deployment, Record, Variant
 from agent.control.states import Event
 from agent.control.variants import switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
 from compression.job import Budget, Measurement, Runtime, TrialJob
-
-_FORECAST = 3.0
-"""Memory of a model that nobody could measure (it came without inputs), per byte of its file:
-weights, their prepacked copy, and activations. Deliberately high."""
 
 
 async def start(record: Record, parts: Parts) -> Outcome:
@@ -22,8 +18,10 @@ async def start(record: Record, parts: Parts) -> Outcome:
         manifest.budget.over(Budget(min_agreement=manifest.min_agreement))
     ).over(parts.default_budget())
     record = record.with_deployment(effective_budget=effective)
+    calibration, allowed = manifest.files.calibration is not None, deployment.allow_unverified
+    without = admission.needs_inputs(calibration=calibration, allow_unverified=allowed)
     if deployment.strategy == "compress-first":
-        return Event.DONE, record
+        return _go_on(record, manifest, parts, without=without), record
 
     original = await _measure_original(record, manifest, effective, parts)
     reasons = _against_original(original, deployment, effective, manifest, parts)
@@ -31,7 +29,8 @@ async def start(record: Record, parts: Parts) -> Outcome:
         raise Refused(f"cannot admit {record.model}@{manifest.version}: {'; '.join(reasons)}")
     record = record.with_deployment(original=original)
     if reasons:
-        return say(record, Event.DONE, f"the original cannot serve: {'; '.join(reasons)}")
+        event = _go_on(record, manifest, parts, without=without)
+        return say(record, event, f"the original cannot serve: {'; '.join(reasons)}")
 
     variant = Variant(
         version=manifest.version,
@@ -45,10 +44,16 @@ async def start(record: Record, parts: Parts) -> Outcome:
     record = await switch_to(record, variant, manifest, parts)
     if deployment.strategy == "as-is":
         return say(record, Event.SETTLED, "the original serves, as was asked")
-    calibration, allowed = manifest.files.calibration is not None, deployment.allow_unverified
-    if admission.needs_inputs(calibration=calibration, allow_unverified=allowed):
+    event = _go_on(record, manifest, parts, without=without)
+    if without and event is Event.DONE:
         return say(record, Event.SETTLED, "the original serves; no calibration inputs came with it")
-    return Event.DONE, record
+    return event, record
+
+
+def _go_on(record: Record, manifest: Manifest, parts: Parts, *, without: bool) -> Event:
+    """What follows: live inputs are collected first where none came and somebody may bring them."""
+    collecting_helps = without and collecting.possible(record, manifest, parts)
+    return Event.WITHOUT_INPUTS if collecting_helps else Event.DONE
 
 
 def _meets(measurement: Measurement, budget: Budget, parts: Parts) -> bool:
@@ -89,7 +94,7 @@ def _against_original(
 ) -> tuple[str, ...]:
     available, cores = parts.available_mib(), parts.device_class.cores
     if original is None:
-        need = manifest.files.model.size_bytes * _FORECAST / 2**20
+        need = manifest.files.model.size_bytes * FORECAST / 2**20
         short = (
             f"needs about {need:.0f} MiB (forecast, not measured), {available:.0f} are available"
         )

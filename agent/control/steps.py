@@ -6,11 +6,10 @@ A step may run twice: it looks at what is there before it makes it again.
 import re
 from collections.abc import Awaitable, Callable
 
-from agent.control import improving, starting
+from agent.control import collecting, improving, observing, restoring, starting, ways_back
 from agent.control.parts import Outcome, Parts, deployment_of
 from agent.control.record import Record
 from agent.control.states import Event, State
-from agent.control.variants import load_request
 from agent.errors import Refused
 from agent.protocol import manifest as manifests
 from agent.protocol.manifest import FileRef, Manifest
@@ -54,9 +53,9 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _kept(record: Record, parts: Parts) -> Manifest | None:
     """The manifest of this version that is here, where something of it serves."""
-    serving = {variant.version for variant in (record.live, record.previous) if variant}
     version = deployment_of(record).version
-    return parts.catalog.manifest(record.model, version) if version in serving else None
+    kept = version in ways_back.pinned(record)
+    return parts.catalog.manifest(record.model, version) if kept else None
 
 
 async def fetch(record: Record, parts: Parts) -> Outcome:
@@ -81,26 +80,14 @@ async def fetch(record: Record, parts: Parts) -> Outcome:
     return Event.DONE, record
 
 
-async def restore(record: Record, parts: Parts) -> Outcome:
-    """Make sure of what served before, and decide how the deployment ends."""
-    deployment = deployment_of(record)
-    live = record.live
-    if live is None:
-        await parts.unload(record.model)
-    elif deployment.reload or parts.served(record.model) != live.sha256:
-        manifest = parts.catalog.manifest(record.model, live.version)
-        await parts.load(load_request(record.model, live, manifest, parts))
-    if live is not None and live.version == deployment.version:
-        return Event.SETTLED, record
-    return (Event.FAILED if deployment.ending == State.FAILED else Event.REFUSED), record
-
-
 STEPS: dict[State, Callable[[Record, Parts], Awaitable[Outcome]]] = {
     State.VERIFYING: verify,
     State.FETCHING: fetch,
     State.STARTING: starting.start,
+    State.COLLECTING: collecting.collect,
     State.COMPRESSING: improving.compress,
     State.TRYING: improving.try_out,
     State.SWITCHING: improving.switch,
-    State.RESTORING: restore,
+    State.OBSERVING: observing.observe,
+    State.RESTORING: restoring.restore,
 }

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from agent.control import ways_back
 from agent.control.parts import Parts
 from agent.control.record import Record, Variant
+from agent.errors import TrimtabError, Unavailable
 from agent.protocol.manifest import Manifest
 from agent.protocol.private import LoadRequest
 
@@ -26,15 +28,31 @@ def load_request(model: str, variant: Variant, manifest: Manifest, parts: Parts)
 async def switch_to(record: Record, variant: Variant, manifest: Manifest, parts: Parts) -> Record:
     """Load a variant beside what serves and switch to it; the record then says so."""
     reply = await parts.load(load_request(record.model, variant, manifest, parts))
-    replaced = record.live is not None and record.live.sha256 != variant.sha256
-    previous = record.live if replaced else record.previous
-    record = record.model_copy(update={"live": variant, "previous": previous})
+    record = ways_back.serving(record, variant)
     figures: dict[str, Any] = reply.model_dump(exclude_none=True)
     if variant.measurement:
         figures["measurement"] = variant.measurement.model_dump(exclude_none=True)
     figures |= {"label": variant.label, "sha256": variant.sha256}
     parts.emit("swapped", record, serves(variant), **figures)
     return record
+
+
+async def fall_back(record: Record, parts: Parts) -> Record:
+    """Serve what served before the live variant, which the server gave up.
+
+    Raises:
+        Unavailable: the server does not answer, or there is no memory now.
+    """
+    for variant in ways_back.others(record):
+        try:
+            manifest = parts.catalog.manifest(record.model, variant.version)
+            return await switch_to(record, variant, manifest, parts)
+        except Unavailable:
+            raise
+        except TrimtabError as error:
+            parts.emit("crashed", record, f"cannot fall back to {variant.label!r}: {error}")
+    parts.emit("crashed", record, f"cannot serve {record.model}: no variant is left")
+    return record.model_copy(update={"live": None})
 
 
 def serves(variant: Variant) -> str:

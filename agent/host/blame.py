@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent.protocol.private import LoadRequest
 
 CRASHES = 2
-WINDOW_S = 60.0
+WINDOW_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Verdict:
     @property
     def cause(self) -> str:
         """How it came about, and what follows for the one that is blamed."""
-        expelled = f"; expelled: {CRASHES} crashes within {WINDOW_S:.0f} s"
+        expelled = f"; expelled: {CRASHES} crashes within {WINDOW_S / 60:.0f} min"
         return self.how + (expelled if self.expelled else "")
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Verdict:
 
 
 class Blame:
-    """Remembers the deaths of a minute."""
+    """Remembers the deaths within the window."""
 
     def __init__(self) -> None:
         self._deaths: dict[tuple[str, str], list[float]] = {}

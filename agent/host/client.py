@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from agent.errors import BadInput, TrimtabError, Unavailable
+from agent.protocol.capturing import CAPTURE_PATH, CaptureOrder, CaptureStatus
 from agent.protocol.private import (
     ERROR_STATUS,
     OPEN_PATH,
@@ -65,6 +66,11 @@ class Client:
         """Ask for the heartbeat; `acknowledged` is the last sequence that was received."""
         path = f"{STATUS_PATH}?ack={acknowledged}"
         return _words(ServerStatus, await self._call("GET", path, b"", timeout_s=timeout_s))
+
+    async def capture(self, order: CaptureOrder, *, timeout_s: float = 10.0) -> CaptureStatus:
+        """Begin, go on with or end the keeping of live requests."""
+        body = await self._call("POST", CAPTURE_PATH, order.to_json(), timeout_s=timeout_s)
+        return _words(CaptureStatus, body)
 
     async def open(self, *, timeout_s: float = 10.0) -> None:
         """Let it begin to accept on its public sockets."""

@@ -5,14 +5,11 @@ this process, at the priority that serving has.
 """
 
 import asyncio
-import contextlib
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.host import children
+from agent.host import children, talking
 from compression import errors
 from compression.job import (
     CompressJob,
@@ -33,67 +30,11 @@ _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
 _FROM_TRIAL: TypeAdapter[Measurement | Failed] = TypeAdapter(Measurement | Failed)
 _GRACE_S = 60.0
 """Beyond the time that a child was given: import, load, and one run of a slow model."""
-_LAST_WORDS_S = 5.0
-"""After a child's death: what it wrote before is in the pipe already."""
 _TRIAL_LIMITS = children.Limits(first_to_die=True)
 
 
 def _ignore(_: object) -> None:
     pass
-
-
-@dataclass
-class _Child:
-    """A child with its last lines of stderr, which say why it died."""
-
-    process: asyncio.subprocess.Process
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=20))
-
-    async def keep_tail(self) -> None:
-        assert self.process.stderr is not None
-        with contextlib.suppress(ValueError):  # a line beyond the limit: nobody needs it
-            async for line in self.process.stderr:
-                self.tail.append(line.decode(errors="replace").rstrip()[:300])
-
-    async def line(self) -> bytes:
-        """The next line of its output; empty where it has ended.
-
-        Something it started may hold its output open: its own death is what counts.
-        """
-        assert self.process.stdout is not None
-        reading = asyncio.ensure_future(self.process.stdout.readline())
-        dying = asyncio.ensure_future(self.process.wait())
-        try:
-            await asyncio.wait({reading, dying}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
-            return reading.result() if reading.done() else b""
-        finally:
-            reading.cancel()
-            dying.cancel()
-
-    async def tell(self, message: bytes) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(ConnectionError):  # its death shows in line()
-            self.process.stdin.write(message + b"\n")
-            await self.process.stdin.drain()
-
-    async def death(self) -> str:
-        """How it ended and what it said last."""
-        code = await self.process.wait()
-        said = next((line for line in reversed(self.tail) if line), "")
-        return children.describe_exit(code) + (f": {said}" if said else "")
-
-
-@contextlib.asynccontextmanager
-async def _child(module: str, limits: children.Limits) -> AsyncIterator[_Child]:
-    process = await children.start(module, limits=limits, stderr=asyncio.subprocess.PIPE)
-    child = _Child(process)
-    tail = asyncio.create_task(child.keep_tail(), name=f"stderr of {module}")
-    try:
-        yield child
-    finally:
-        await children.kill(process)
-        await asyncio.gather(tail, return_exceptions=True)
 
 
 async def trial(job: TrialJob) -> Measurement:
@@ -105,7 +46,7 @@ async def trial(job: TrialJob) -> Measurement:
         Unavailable: no process can be started.
     """
     limit_s = job.seconds * 3 + _GRACE_S
-    async with _child("compression.trial", _TRIAL_LIMITS) as child:
+    async with talking.running("compression.trial", _TRIAL_LIMITS) as child:
         await child.tell(job.to_json())
         try:
             async with asyncio.timeout(limit_s):
@@ -114,7 +55,7 @@ async def trial(job: TrialJob) -> Measurement:
         except TimeoutError:
             raise errors.CannotRun(f"cannot run here: no result after {limit_s:.0f} s") from None
         if not line:
-            raise errors.CannotRun(f"cannot run here: {how}")
+            raise talking.with_log(errors.CannotRun(f"cannot run here: {how}"), child)
         answer = _FROM_TRIAL.validate_json(line)
     if isinstance(answer, Failed):
         raise errors.from_wire(answer.kind, answer.message)
@@ -144,7 +85,7 @@ async def compress(
     """
     limits = children.Limits(idle=True, data_mib=memory_mib, first_to_die=True)
     limit_s = job.minutes * 60 + _GRACE_S
-    async with _child("compression.worker", limits) as child:
+    async with talking.running("compression.worker", limits) as child:
         try:
             async with asyncio.timeout(limit_s):
                 await child.tell(job.to_json())
@@ -156,7 +97,7 @@ async def compress(
 
 
 async def _converse(
-    child: _Child, on_progress: Callable[[Progress], None], on_tried: Callable[[Tried], None]
+    child: talking.Child, on_progress: Callable[[Progress], None], on_tried: Callable[[Tried], None]
 ) -> Ladder:
     while line := await child.line():
         try:
@@ -175,5 +116,6 @@ async def _converse(
             case Done():
                 return message.ladder
             case Failed():
-                raise errors.from_wire(message.kind, message.message)
-    raise errors.CannotRun(f"cannot compress: the worker died, {await child.death()}")
+                raise talking.with_log(errors.from_wire(message.kind, message.message), child)
+    died = errors.CannotRun(f"cannot compress: the worker died, {await child.death()}")
+    raise talking.with_log(died, child)

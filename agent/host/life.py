@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import sys
+from collections import deque
 from dataclasses import dataclass
 
 from agent.host import children
 from agent.host.blame import Verdict
 from agent.host.client import Client
 from agent.host.ground import Ground
+from agent.host.talking import TAIL_LINES
 from agent.protocol.private import ServerStatus
 
 _MODULE = "agent.serving.server"
 _SERIAL_S = 60
+_LINE = 300
 _NOTICE_S = 0.5
 
 
@@ -45,6 +49,8 @@ class Life:
 
     def __init__(self, process: asyncio.subprocess.Process, client: Client, pace: Pace) -> None:
         self.client = client
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._listening = asyncio.create_task(self._listen(process), name="server log")
         self._process = process
         self._pace = pace
         self._acknowledged = 0
@@ -59,9 +65,23 @@ class Life:
         """
         carefully = ["--serial-s", str(_SERIAL_S)] if serial else []
         process = await children.start(
-            _MODULE, *ground.arguments, *carefully, pass_fds=ground.descriptors
-        )
+            _MODULE, *ground.arguments, *carefully, pass_fds=ground.descriptors,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
         return cls(process, Client(ground.private_path), pace)
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Pass its log on to ours, and keep the end of it."""
+        assert process.stderr is not None
+        with contextlib.suppress(ValueError):  # a line beyond all measure
+            async for line in process.stderr:
+                text = line.decode(errors="replace").rstrip()
+                self._tail.append(text[:_LINE])
+                print(text, file=sys.stderr, flush=True)  # noqa: T201 - it is the log already
+
+    def last_words(self) -> str:
+        """The last lines that it wrote."""
+        return "\n".join(self._tail)
 
     async def beat(self, *, timeout_s: float) -> ServerStatus:
         """Ask once; every status that comes back is new, and is acknowledged by the next call.
@@ -75,7 +95,9 @@ class Life:
 
     async def died(self) -> str:
         """Wait for the process to end by itself; how it did."""
-        return children.describe_exit(await self._process.wait())
+        how = children.describe_exit(await self._process.wait())
+        await asyncio.wait({self._listening}, timeout=_NOTICE_S)  # its last words are in the pipe
+        return how
 
     async def gone(self) -> bool:
         """Whether it is dead, or dies in a moment."""

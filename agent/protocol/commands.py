@@ -19,6 +19,10 @@ class Deploy(Words):
     `compress-first`: nothing serves until a variant fits. `as-is`: never compress.
     `allow_unverified`: let a variant serve although no real inputs have shown how alike it
     answers, because none came with the model.
+
+    Where no inputs came, `collect_inputs` real ones (0: none) are kept on the device, spread over
+    at least `collect_minutes` and waited for at most `collect_hours`. A new variant is observed
+    until `observe_requests` live answers were compared or `observe_minutes` (0: not) are over.
     """
 
     kind: Literal["deploy"] = "deploy"
@@ -28,6 +32,29 @@ class Deploy(Words):
     strategy: Strategy = "improve"
     minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 10.0
     allow_unverified: bool = False
+    collect_inputs: Annotated[int, Field(ge=0, le=2000)] = 200
+    collect_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60)] = 10.0
+    collect_hours: Annotated[float, Field(gt=0, le=7 * 24)] = 24.0
+    observe_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
+    observe_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 10.0
+
+
+class Rollback(Words):
+    """Serve again what served before the last deployment, or the `version` that is named.
+
+    It is on the device, so no network is needed.
+    """
+
+    kind: Literal["rollback"] = "rollback"
+    model: str
+    version: Annotated[int, Field(ge=1)] | None = None
+
+
+class Forget(Words):
+    """Delete the live inputs that were collected of a model, and stop the work on them."""
+
+    kind: Literal["forget-inputs"] = "forget-inputs"
+    model: str
 
 
 class Remove(Words):
@@ -56,8 +83,10 @@ class Ping(Words):
     kind: Literal["ping"] = "ping"
 
 
-Body = Annotated[Deploy | Remove | Cancel | Describe | Ping, Field(discriminator="kind")]
-KINDS = ("deploy", "remove", "cancel", "describe", "ping")
+Body = Annotated[
+    Deploy | Rollback | Remove | Cancel | Forget | Describe | Ping, Field(discriminator="kind")
+]
+KINDS = ("deploy", "rollback", "remove", "cancel", "forget-inputs", "describe", "ping")
 
 
 class Command(Words):

@@ -10,7 +10,8 @@ from compression.words import Words
 
 Outcome = Literal["accepted", "done", "refused", "failed"]
 EventKind = Literal[
-    "state", "progress", "tried", "refused", "swapped", "crashed", "corrupt", "evicted"
+    "state", "progress", "tried", "refused", "swapped", "observed", "crashed", "corrupt",
+    "evicted",
 ]
 
 
@@ -28,12 +29,13 @@ class Event(Words):
     """One thing that happened. `figures` are measured values with units in their names.
 
     | kind     | `state`            | `figures`                                              |
-    | state    | the state entered  | what was measured on the way there, where there is any |
+    | state    | the state entered  | `log`: the last lines of what failed on the way there  |
     | progress | the state it is in | `fraction`, `stage`; of a pull `done_bytes`, `bytes`   |
     | tried    | COMPRESSING        | `label`, `accepted`, and `measurement` where one ran   |
     | swapped  | the state it is in | `label`, `sha256`, `load_ms`, ..., `measurement`       |
+    | observed | OBSERVING          | `keep`, `compared`, `agreement`, `low`, `high`, ...    |
     | refused  |                    | what was refused is in `message`                       |
-    | crashed  |                    | `blamed`                                               |
+    | crashed  |                    | `blamed`, `log`: the last lines that the server wrote  |
     | corrupt  |                    | what arrived damaged is in `message`                   |
     | evicted  |                    | the version that gave way for another, in `message`    |
     """

@@ -6,9 +6,11 @@ from urllib.parse import parse_qs
 from pydantic import ValidationError
 
 from agent.errors import BadInput
+from agent.protocol.capturing import CAPTURE_PATH, CaptureOrder
 from agent.protocol.private import OPEN_PATH, STATUS_PATH, LoadRequest
 from agent.serving import api, public_api
 from agent.serving.api import Answer, Match, Request, Routes, route
+from agent.serving.capture import Captures
 from agent.serving.service import Service
 from compression.words import Words, explain
 
@@ -17,6 +19,17 @@ _REPOSITORY = r"/v2/repository/models/(?P<name>[^/]+)"
 
 def routes(*, open_public: Callable[[], None]) -> Routes:
     """The public routes and the private ones; `open_public` begins to accept from outside."""
+
+    captures: Captures | None = None
+
+    def _capture(service: Service, request: Request, _match: Match) -> Answer:
+        nonlocal captures
+        captures = captures or Captures(service.slots)
+        try:
+            order = CaptureOrder.model_validate_json(bytes(request.body))
+        except ValidationError as error:
+            raise BadInput(f"cannot read the capture order: {explain(error)}") from error
+        return _words(captures.follow(order))
 
     def _open(service: Service, _request: Request, _match: Match) -> Answer:
         service.slots.careful = True  # what served before is back
@@ -30,6 +43,7 @@ def routes(*, open_public: Callable[[], None]) -> Routes:
         *public_api.ROUTES,
         route("GET", STATUS_PATH, _status),
         route("POST", OPEN_PATH, _open),
+        route("POST", CAPTURE_PATH, _capture),
     )
 
 

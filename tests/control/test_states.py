@@ -39,5 +39,29 @@ def test_every_bad_end_restores_first(state: State, event: Event) -> None:
 
 
 @pytest.mark.parametrize("state", REST)
-def test_nothing_leaves_a_rest_but_a_new_command(state: State) -> None:
-    assert not [key for key in TRANSITIONS if key[0] is state]
+def test_nothing_leaves_a_rest_but_a_command_or_a_crash(state: State) -> None:
+    leaving = {event: target for (source, event), target in TRANSITIONS.items() if source is state}
+    assert leaving == {Event.BACK: State.RESTORING, Event.CRASHED: State.RESTORING}
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_state_can_be_rolled_back(state: State) -> None:
+    assert TRANSITIONS[state, Event.BACK] is State.RESTORING
+
+
+@pytest.mark.parametrize("state", WORKING)
+def test_every_working_state_has_an_answer_to_a_crash_of_what_serves(state: State) -> None:
+    wanted = State.RESTORING if state is State.OBSERVING else state
+    assert TRANSITIONS[state, Event.CRASHED] is wanted
+
+
+def test_only_trying_and_restoring_lead_to_themselves() -> None:
+    alone = {
+        (source, event) for (source, event), target in TRANSITIONS.items()
+        if source is target and event is not Event.CRASHED
+    }  # fmt: skip
+    assert alone == {
+        (State.TRYING, Event.AGAIN),
+        (State.RESTORING, Event.CANCELLED),
+        (State.RESTORING, Event.BACK),
+    }

@@ -10,7 +10,7 @@ from agent.control.record import Record
 from agent.control.states import State
 from agent.protocol.commands import Command, Deploy, parse
 from compression.job import Budget
-from tests.control.test_deployer import deploy, ended
+from tests.control.orders import deploy, ended
 from tests.simulators.world import World, manifest, measured
 
 

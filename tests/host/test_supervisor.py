@@ -31,10 +31,12 @@ class Ears:
 
     def __init__(self) -> None:
         self.crashes: list[tuple[str | None, str]] = []
+        self.said: list[str] = []
         self.statuses: list[ServerStatus] = []
 
-    def crashed(self, blamed: str | None, how: str) -> None:
+    def crashed(self, blamed: str | None, how: str, said: str) -> None:
         self.crashes.append((blamed, how))
+        self.said.append(said)
 
     def requests(self, name: str) -> int:
         return sum(m.requests for status in self.statuses for m in status.models if m.name == name)
@@ -126,7 +128,7 @@ async def test_who_was_running_is_blamed_and_the_second_time_expelled(
         await until(lambda deaths=deaths: supervisor.up and supervisor.restarts == deaths)
     assert [blamed for blamed, _ in ears.crashes] == ["slow", "slow"]
     assert ears.crashes[0][1] == "killed by SIGSEGV"
-    assert ears.crashes[1][1] == "killed by SIGSEGV; expelled: 2 crashes within 60 s"
+    assert ears.crashes[1][1] == "killed by SIGSEGV; expelled: 2 crashes within 10 min"
     assert list(supervisor.live()) == ["mlp"]
     assert len(await post(supervisor, "mlp", ROW)) == 4
     with pytest.raises(ConnectionError, match="cannot find model 'slow'"):

@@ -67,7 +67,8 @@ class Fleet:
         return self.replies[command_id]
 
     async def deploy(self, *, model: str = "m", version: int = 1, **order: Any) -> str:
-        """Send a deploy command; return its id."""
+        """Send a deploy command; return its id. Nothing is observed, unless it says so."""
+        order.setdefault("observe_minutes", 0)
         return await self.command(Deploy(model=model, version=version, **order))
 
     async def end_of(self, deployment: str, *, within_s: float = 90.0) -> Event:

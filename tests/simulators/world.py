@@ -4,17 +4,28 @@ Trials and jobs are looked up in a table instead of run; everything else is the 
 """
 
 import asyncio
+import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.control.deployer import Deployer
+from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records
 from agent.errors import BadInput, Unavailable
+from agent.protocol.capturing import (
+    SUFFIX,
+    CaptureOrder,
+    CaptureStatus,
+    Compared,
+    GatherJob,
+    Gathered,
+    ShadowJob,
+)
 from agent.protocol.manifest import FileRef, Files, Manifest
 from agent.protocol.private import LoadReply, LoadRequest
 from agent.store.catalog import Catalog
@@ -101,11 +112,22 @@ class World:
     loaded: dict[str, LoadRequest] = field(default_factory=dict)
     """The server: outlives the agent only where a test says so."""
     events: list[tuple[str, str, str]] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    """Of each event."""
     before: dict[str, Callable[[], Any]] = field(default_factory=dict)
     """Called before an act: fetch_manifest, fetch_file, trial, compress, load."""
     counts: dict[str, int] = field(default_factory=dict)
     available_mib: float = 500.0
     jobs: list[CompressJob] = field(default_factory=list)
+    traffic: int = 40
+    """Requests that come between two looks."""
+    live: Measurement | None = None
+    """What live answers of a variant are worth; else what the trial said."""
+    counters: dict[str, Counters] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    now_s: float = 0.0
+    look_s: float = 30.0
+    """How much time goes by between two looks."""
 
     def deployer(self, records: Records | None = None) -> Deployer:
         """A fresh process: everything but the disk is new."""
@@ -126,7 +148,9 @@ class World:
             served=lambda name: self.loaded[name].sha256 if name in self.loaded else None,
             device_class=DEVICE, default_budget=lambda: Budget(threads=1, peak_memory_mib=250),
             available_mib=lambda: self.available_mib, work_memory_mib=64, emit=self._emit,
-            heavy=asyncio.Lock(),
+            heavy=asyncio.Lock(), capture=self._capture, gather=self._gather, shadow=self._shadow,
+            counters=lambda _name, sha: self.counters.get(sha, Counters()),
+            private_dir=self.folder / "private", clock=lambda: self.now_s, poll_s=0.0,
         )  # fmt: skip
 
     async def _act(self, name: str) -> None:
@@ -203,7 +227,43 @@ class World:
     async def _unload(self, name: str) -> None:
         self.loaded.pop(name, None)
 
+    async def _capture(self, order: CaptureOrder) -> CaptureStatus:
+        await self._act("capture")
+        self.now_s += self.look_s
+        if not order.most:
+            return CaptureStatus()
+        self.asked[order.name] = self.asked.get(order.name, 0) + self.traffic
+        seen = self.asked[order.name]
+        if order.kind == "queue":
+            return CaptureStatus(seen=seen)
+        kept = min(order.most, seen)
+        for index in range(kept):
+            (Path(order.folder) / f"{index:04d}{SUFFIX}").write_bytes(b"a request")
+        return CaptureStatus(kept=kept, seen=seen, kept_bytes=9 * kept, elapsed_s=self.now_s)
+
+    async def _gather(self, job: GatherJob) -> Gathered:
+        await self._act("gather")
+        found = list(Path(job.folder).glob(f"*{SUFFIX}"))
+        Path(job.out).write_bytes(b"collected")
+        return Gathered(samples=len(found))
+
+    @contextlib.asynccontextmanager
+    async def _shadow(self, job: ShadowJob) -> AsyncIterator[Callable[[], Compared]]:
+        await self._act("shadow")
+        begun = self.asked.get("m", 0)
+        label = self.live_label()
+
+        def newest() -> Compared:
+            live = self.live or self.rungs.get(label) or self.original
+            count = self.asked.get("m", 0) - begun
+            if not count:
+                return Compared()
+            agreement = live.agreement.model_copy(update={"samples": count})
+            return Compared(compared=count, agreement=agreement)
+
+        yield newest
+
     def _emit(self, kind: str, record: Record, message: str = "", **figures: Any) -> None:
-        del figures
+        self.figures.append(figures)
         state = record.deployment.state if record.deployment else ""
         self.events.append((kind, str(state), message))
