@@ -12,19 +12,16 @@ import logging
 import mmap
 import os
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import uvicorn
 import uvloop
 
-from agent.http_heads import BoundedHeads
 from agent.protocol import crash_page
 from agent.protocol.crash_page import CrashPage
-from agent.serving import private_api, public_api
-from agent.serving.http import Application, Bounds
+from agent.serving import http, private_api, public_api
+from agent.serving.door import Bounds, Door
 from agent.serving.service import Service
 from agent.serving.shared_memory import Regions
 from agent.serving.slot import Slots
@@ -32,47 +29,6 @@ from agent.serving.variant import MOST_WAITING
 
 GRACE_S = 5
 """How long requests that are being answered may take after the end was asked for."""
-_KEEP_ALIVE_S = 75
-_MOST_CONNECTIONS = 512
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals alone and sleeps when nothing happens."""
-
-    def __init__(self, application: Application) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application,
-                http=BoundedHeads,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                limit_concurrency=_MOST_CONNECTIONS,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=GRACE_S,
-            )
-        )
-        self._stopping = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the process."""
-        yield
-
-    async def main_loop(self) -> None:
-        """Wait for the end; uvicorn's own loop wakes an idle device ten times a second."""
-        await self.on_tick(0)
-        await self._stopping.wait()
-
-    def stop(self) -> None:
-        """Accept no more, finish what is inside."""
-        self.should_exit = True
-        self._stopping.set()
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -89,29 +45,23 @@ async def _serve(arguments: argparse.Namespace) -> None:
     opened, stopping = asyncio.Event(), asyncio.Event()
     shared = Regions() if arguments.shared_memory else None
     service = Service(slots, shared=shared, model_control=arguments.model_control)
-    public = _Server(Application(public_api.ROUTES, service, bounds))
-    private = _Server(Application(private_api.routes(open_public=opened.set), service, bounds))
+    public = Door(public_api.ROUTES, service, bounds=bounds)
+    private = Door(private_api.routes(open_public=opened.set), service, bounds=bounds)
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, stopping.set)
     threading.Thread(
         target=_follow_parent, args=(loop, stopping), name="parent watch", daemon=True
     ).start()
-    tasks = [asyncio.create_task(private.serve(_sockets([arguments.private_fd])), name="private")]
+    servers = [await http.accept(arguments.private_fd, private)]
     ending = asyncio.create_task(stopping.wait(), name="end")
     opening = asyncio.create_task(opened.wait(), name="open")
     await asyncio.wait({ending, opening}, return_when=asyncio.FIRST_COMPLETED)
     if opened.is_set():
-        tasks.append(
-            asyncio.create_task(public.serve(_sockets(arguments.public_fd)), name="public")
-        )
+        servers += [await http.accept(each, public) for each in arguments.public_fd]
     await ending
-    public.stop()
-    private.stop()
-    await asyncio.wait(tasks, timeout=GRACE_S + 1)
-
-
-def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
-    return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for server in servers:
+        server.close()
+    await asyncio.gather(public.close(within_s=GRACE_S), private.close(within_s=GRACE_S))
 
 
 def _follow_parent(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
@@ -143,8 +93,6 @@ def main(argv: Sequence[str]) -> int:
     faulthandler.enable()
     os.dup2(2, 1)  # nobody reads the pipe that standard output is
     logging.basicConfig(level=logging.WARNING, format="server: %(levelname)s %(message)s")
-    # One line for every malformed request would let a stranger fill the log.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     uvloop.run(_serve(arguments))
     return 0
 

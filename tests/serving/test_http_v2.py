@@ -1,6 +1,5 @@
 """The v2 protocol over real sockets: Triton's own client, and requests written by hand."""
 
-import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -9,11 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import uvicorn
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
-from uvicorn.server import ServerState
 
-from agent import http_heads
 from agent.version import __version__
 from tests.simulators import models, serving
 from tests.simulators.serving import Running
@@ -220,7 +216,6 @@ def test_what_is_not_there_is_told_as_json(
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "999"}),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "-1"}),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "x"}),
-        (b"\x1f\x8b", {"Content-Encoding": "gzip"}),
     ],
 )
 def test_bodies_that_are_no_request_are_a_400(
@@ -263,41 +258,6 @@ def test_a_shape_that_no_memory_could_hold_is_a_400(
     status, answer = infer(server, "FP32", tensor)
     assert status == 400
     assert "is more than memory holds" in answer["error"]
-
-
-@pytest.mark.parametrize("part", [b"y", b"GET / HTTP/1.1\r\nhost: x\r\nlong: y"])
-def test_a_head_without_end_is_hung_up_on(server: Running, part: bytes) -> None:
-    host, _, port = server.address.partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
-        line.sendall(b"GET /" if part == b"y" else part)
-        with pytest.raises(OSError, match=r"reset|Broken pipe"):
-            line.sendall(b"y" * 50_000_000)
-
-
-def test_a_head_that_never_comes_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.new_event_loop()
-    monkeypatch.setattr(http_heads, "HEAD_S", 0.05)
-
-    async def knock(sent: bytes) -> bytes:
-        config = uvicorn.Config(lambda: None, log_config=None)
-        state = ServerState()
-        serving_ = await loop.create_server(
-            lambda: http_heads.BoundedHeads(config=config, server_state=state, app_state={}),
-            "127.0.0.1",
-        )
-        async with serving_, asyncio.timeout(5):
-            port = serving_.sockets[0].getsockname()[1]
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(sent)
-            answer = await reader.read()
-            writer.close()
-            return answer
-
-    try:
-        for sent in (b"", b"GET / HTTP/1.1\r\nhost:"):
-            assert loop.run_until_complete(knock(sent)) == b""
-    finally:
-        loop.close()
 
 
 def test_a_body_beyond_the_bound_is_refused_before_it_is_sent(server: Running) -> None:
