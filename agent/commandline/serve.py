@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from agent.errors import BadInput
+from agent.host.offer import Offer
 from agent.host.supervisor import Supervisor
 from agent.protocol import topics
 from agent.protocol.private import LoadRequest
@@ -43,6 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--unix", type=Path, metavar="PATH", help="listen on a Unix socket too")
     parser.add_argument("--threads", type=int, default=1, help="per model (%(default)s)")
+    parser.add_argument(
+        "--waiting", type=int, default=256, metavar="N",
+        help="requests that may wait for one model; beyond it 503 (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model-control", action="store_true", help="clients may unload models and load them again"
+    )
+    parser.add_argument(
+        "--shared-memory", action="store_true",
+        help="clients may pass tensors in system shared memory; only trusted ones should",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput(f"cannot listen on port {arguments.port}: 0 to 65535")
     if not 1 <= arguments.threads <= 256:
         raise BadInput(f"cannot run with {arguments.threads} threads: 1 to 256")
+    if not 1 <= arguments.waiting <= 100_000:
+        raise BadInput(f"cannot let {arguments.waiting} requests wait: 1 to 100000")
     requests = [_request(text, threads=arguments.threads) for text in arguments.models]
     names = [request.name for request in requests]
     if len(set(names)) < len(names):
@@ -81,7 +95,16 @@ def _request(text: str, *, threads: int) -> LoadRequest:
 
 
 async def _serve(requests: list[LoadRequest], arguments: argparse.Namespace) -> None:
-    supervisor = Supervisor(host=arguments.host, port=arguments.port, unix_path=arguments.unix)
+    supervisor = Supervisor(
+        host=arguments.host,
+        port=arguments.port,
+        unix_path=arguments.unix,
+        offer=Offer(
+            shared_memory=arguments.shared_memory,
+            model_control=arguments.model_control,
+            most_waiting=arguments.waiting,
+        ),
+    )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,12 +22,12 @@ def choose(
     beside = request.swap != "replace" or replaced_mib is None
     if beside and needs_mib <= available_mib:
         return "beside"
-    freed_mib = replaced_mib or 0.0
+    total_mib = available_mib + (replaced_mib or 0.0)
     may_replace = request.swap != "beside" and replaced_mib is not None
-    if may_replace and needs_mib <= available_mib + freed_mib:
+    if may_replace and needs_mib <= total_mib:
         return "replace"
     measured = "" if request.needs_mib else " (forecast, not measured)"
-    freed = f", {freed_mib:.0f} MiB with what it replaces" if may_replace else ""
+    freed = f", {total_mib:.0f} MiB with what it replaces" if may_replace else ""
     raise Unavailable(
         f"cannot load {request.name}: it needs about {needs_mib:.0f} MiB{measured}, "
         f"{available_mib:.0f} MiB are available{freed}"

@@ -172,8 +172,11 @@ class Slots:
 
     async def _restore(self, old: Variant) -> None:
         """Load again what served; if not even that can be, nothing is live under the name."""
-        del self._live[old.request.name]
-        self._switch(await self._prepared(old.request))
+        try:
+            self._switch(await self._prepared(old.request))
+        except BaseException:
+            del self._live[old.request.name]
+            raise
 
     async def _prepared(self, request: LoadRequest) -> loading.Ready:
         place = Place(self._page, next(self._lanes), self._serial)

@@ -154,34 +154,47 @@ class Variant:
         stop = Stop()
         queued = executor.submit(self._run, call, stop)
         self._inside += 1
-        running: asyncio.Future[Ran] = asyncio.wrap_future(queued)
-        running.add_done_callback(self._leave)
-        return self._outcome(queued, running, stop, within_s)
+        return self._outcome(queued, stop, within_s)
 
-    async def _outcome(
-        self,
-        queued: "Future[Ran]",
-        running: "asyncio.Future[Ran]",
-        stop: Stop,
-        within_s: float | None,
-    ) -> Ran:
-        try:
-            done, _ = await asyncio.wait({running}, timeout=within_s)
-            if done:
-                return running.result()
-            raise Expired(f"cannot run {self.request.name}: not done within {within_s:g} s")
-        finally:
-            if not running.done() and not queued.cancel():
+    def _outcome(
+        self, queued: "Future[Ran]", stop: Stop, within_s: float | None
+    ) -> "asyncio.Future[Ran]":
+        """What becomes of a queued run; who gives it up, or waits too long, ends the run."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Ran] = loop.create_future()
+
+        def arrived() -> None:
+            self._leave()
+            if not outcome.done():
+                error = queued.exception()
+                if error is None:
+                    outcome.set_result(queued.result())
+                else:
+                    outcome.set_exception(error)
+
+        def expired() -> None:
+            if not outcome.done():
+                outcome.set_exception(
+                    Expired(f"cannot run {self.request.name}: not done within {within_s:g} s")
+                )
+
+        def settled(_: "asyncio.Future[Ran]") -> None:
+            if timer is not None:
+                timer.cancel()
+            if not queued.done() and not queued.cancel():
                 stop.now()
+
+        timer = None if within_s is None else loop.call_later(within_s, expired)
+        outcome.add_done_callback(settled)
+        queued.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived))
+        return outcome
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._own is None:
             self._own = ThreadPoolExecutor(1, thread_name_prefix=f"run {self.request.name}")
         return self._own
 
-    def _leave(self, running: "asyncio.Future[Ran]") -> None:
-        if not running.cancelled():
-            running.exception()  # perhaps nobody waits for it any more
+    def _leave(self) -> None:
         self._inside -= 1
         if self._retired and not self._inside:
             self._empty.set()

@@ -279,13 +279,13 @@ async def test_only_what_can_be_used_where_it_lies_is_bound(
     slots = Slots(page=CrashPage(mmap.mmap(-1, crash_page.BYTES)))
     await slots.load(serving.request("echo", serving.echo(tmp_path / "echo.onnx", "FP32")))
     made, regions = memory(256), Regions()
-    made.put(np.ones(16, "f4"))
     regions.register("r", key=made.key, offset=0, byte_size=256)
     tensor = SharedTensor(Shared("r", 0, 64), np.dtype("f4"), (1, 16))
     wanted = Wanted("y", False, shared=Shared("r", at, 64))
     asked = InferRequest({}, outputs=(wanted,), shared={"x": tensor})
     model = slots.find("echo")
     for _ in range(2):
+        made.put(np.ones(16, "f4"))
         running = sharing.run(regions, model, asked, ["y"])
         assert isinstance(running, Ran) or await running
     (prepared,) = model.prepared.values()
