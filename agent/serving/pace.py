@@ -6,6 +6,10 @@ INLINE_S = 1e-3
 """What runs for less runs on the event loop: the way to a thread and back costs about 50 us."""
 PROOF = 64
 """Quick runs in a row, on a thread, after which a model that was slow once runs on the loop."""
+DOUBT = 4
+"""As PROOF, at first, where only wall time was slow: on a busy device that is others' too."""
+FORGOTTEN = 256
+"""Quick runs in a row after which such a doubt begins anew; else it doubles, up to PROOF."""
 _NEWEST_WEIGHT = 0.2
 _LARGER = 2
 
@@ -18,6 +22,8 @@ class Pace:
         self.typical_s = INLINE_S if math.isinf(took_s) else took_s
         self._quick_bytes = size if took_s < INLINE_S else 0
         self._to_prove = 0 if took_s < INLINE_S else 1
+        self._doubt = DOUBT
+        self._in_a_row = 0
 
     def quick(self, size: int) -> bool:
         """Whether a run on inputs of `size` bytes may hold the loop.
@@ -26,11 +32,16 @@ class Pace:
         """
         return not self._to_prove and size <= _LARGER * self._quick_bytes
 
-    def learn(self, took_s: float, size: int) -> None:
-        """Take account of a run."""
+    def learn(self, took_s: float, size: int, *, certain: bool) -> None:
+        """Take account of a run; `certain`: `took_s` is CPU time, and nobody else's."""
         self.typical_s += _NEWEST_WEIGHT * (took_s - self.typical_s)
         if took_s >= INLINE_S:
-            self._to_prove = PROOF
+            self._in_a_row = 0
+            self._to_prove = PROOF if certain else self._doubt
+            self._doubt = min(PROOF, 2 * self._doubt)
             return
+        self._in_a_row += 1
+        if self._in_a_row >= FORGOTTEN:
+            self._doubt = DOUBT
         self._to_prove = max(0, self._to_prove - 1)
         self._quick_bytes = max(self._quick_bytes, size)

@@ -220,7 +220,7 @@ class Variant:
             page[lane] = 0
         alone = stop is not None and self.request.runtime.threads == 1
         took_ns = time.thread_time_ns() - cpu_ns if alone else ended_ns - began_ns
-        self._pace.learn(took_ns / 1e9, call.size)
+        self._pace.learn(took_ns / 1e9, call.size, certain=alone)
         if self.tap is not None:
             self.tap(call.inputs, call.outputs, arrays)
         return Ran(arrays, began_ns, ended_ns)
