@@ -170,6 +170,27 @@ class TrialJob(Words):
     probe_path: str | None = None
 
 
+class KernelJob(Words):
+    """Small models, one kernel each, to be timed one after the other in one process."""
+
+    kernels: tuple[str, ...]
+    """Files. Inputs that are no constants are made up."""
+    runtime: Runtime = Runtime()
+    seconds: Positive = 20.0
+
+
+class KernelCosts(Words):
+    """What each model of a KernelJob costs; None: it does not run, or there was no time for it.
+
+    In references: CPU time over that of a product of matrices timed beside it.
+    """
+
+    costs: tuple[Annotated[float, Field(ge=0)] | None, ...]
+    timed: Annotated[int, Field(ge=0)]
+    """How many were come to."""
+    reference_us: float
+
+
 class Agreement(Words):
     """How alike candidate and original answer, with a 95 % interval (Wilson or bootstrap)."""
 
@@ -338,6 +359,13 @@ class TrialRequest(Words):
     job: TrialJob
 
 
+class KernelRequest(Words):
+    """Worker to parent: please time these kernels, as a trial is run."""
+
+    type: Literal["kernels"] = "kernels"
+    job: KernelJob
+
+
 class Tried(Words):
     """Worker to parent: one candidate was judged, or several were left; one field is given."""
 
@@ -364,11 +392,14 @@ class Failed(Words):
 
 
 class TrialAnswer(Words):
-    """Parent to worker: the measurement, or why there is none."""
+    """Parent to worker: the measurement (or what kernels cost), or why there is none."""
 
     type: Literal["answer"] = "answer"
     measurement: Measurement | None = None
+    kernels: KernelCosts | None = None
     failed: Failed | None = None
 
 
-FromWorker = Annotated[Progress | TrialRequest | Tried | Done | Failed, Field(discriminator="type")]
+FromWorker = Annotated[
+    Progress | TrialRequest | KernelRequest | Tried | Done | Failed, Field(discriminator="type")
+]

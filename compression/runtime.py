@@ -1,7 +1,7 @@
 """onnxruntime sessions as compression uses them: options, loading, running, errors in one line."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,30 @@ def run(loaded: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any
     except Exception as error:
         shapes = {name: list(array.shape) for name, array in feeds.items()}
         raise BadModel(f"cannot run the model on inputs of {shapes}: {one_line(error)}") from error
+
+
+def ready(loaded: Any, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+    """Return what runs a session once on inputs that lie ready; outputs go where the session likes.
+
+    Raises:
+        BadModel: it fails while running, now or when called.
+    """
+    binding = loaded.io_binding()
+
+    def once() -> None:
+        try:
+            loaded.run_with_iobinding(binding)
+        except Exception as error:
+            raise BadModel(f"cannot run the model: {one_line(error)}") from error
+
+    try:
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for value in loaded.get_outputs():
+            binding.bind_output(value.name, "cpu")
+    except Exception as error:
+        raise BadModel(f"cannot run the model: {one_line(error)}") from error
+    return once
 
 
 def each(loaded: Any, feeds: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:

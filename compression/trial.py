@@ -1,6 +1,7 @@
 """One measurement in a process of its own: `python -P -m compression.trial`.
 
-A TrialJob as one JSON line on stdin; one JSON line out, a Measurement or why there is none. The
+A TrialJob as one JSON line on stdin; one JSON line out, a Measurement or why there is none (or a
+KernelJob: what small models cost, `compression.latency.timing`). The
 candidate first loads alone in a forked child (its memory), then beside the original: what they
 answer, then how long they take, in interleaved rounds of original, candidate, original.
 """
@@ -14,16 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from compression import agreement, child, errors, runtime, samples
-from compression.job import Failed, Measurement, OutputSpec, TrialJob
+from compression.job import Failed, KernelCosts, KernelJob, Measurement, OutputSpec, TrialJob
+from compression.latency import timing
 from compression.meaning import kinds
 from compression.meaning.seen import Seen
 from compression.packed import reading
 from compression.ruler import answers, conditions, endings, footprint, interleaving
 from compression.words import explain
 
+_JOB: TypeAdapter[TrialJob | KernelJob] = TypeAdapter(TrialJob | KernelJob)
 PROBES = 4
 AGREEMENT_SHARE = 0.7
 """Of the trial's seconds: judging every input matters more than many rounds."""
@@ -35,21 +38,29 @@ def main() -> int:
     """Run the trial that stdin asks for; exit 0 with a Measurement, 1 with a Failed."""
     out = child.clean_stdout()
     try:
-        job = TrialJob.model_validate_json(child.read_line())
+        job = _JOB.validate_json(child.read_line())
     except ValidationError as error:
         message = f"cannot read the trial: {explain(error)}"
         out.write(Failed(kind="internal", message=message).to_json().decode() + "\n")
         return 1
     watch: list[child.Parent] = []
     try:
-        answer: Measurement | Failed = measure(job, watch)
+        answer: Measurement | KernelCosts | Failed = (
+            measure(job, watch) if isinstance(job, TrialJob) else _timed(job, watch)
+        )
     except Exception as error:  # the parent decides what each kind means
-        died = endings.of_memory(error, Path(job.candidate_path).name)
+        name = Path(job.candidate_path).name if isinstance(job, TrialJob) else "a kernel"
+        died = endings.of_memory(error, name)
         answer = Failed(**errors.to_wire(died or error))
     for parent in watch:
         parent.finished()
     out.write(answer.to_json().decode() + "\n")
     return 1 if isinstance(answer, Failed) else 0
+
+
+def _timed(job: KernelJob, watch: list[child.Parent]) -> KernelCosts:
+    watch.append(child.Parent())
+    return timing.measure(job)
 
 
 def measure(

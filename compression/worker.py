@@ -1,8 +1,8 @@
 """Compresses one model in a process of its own: `python -P -m compression.worker`.
 
-A CompressJob as the first JSON line on stdin; Progress, TrialRequest, Tried, Done or Failed as
-JSON lines on stdout; a TrialAnswer on stdin for each TrialRequest. It starts no child itself: a
-process at idle priority cannot start one at the priority that serving will have.
+A CompressJob as the first JSON line on stdin; Progress, TrialRequest, KernelRequest, Tried, Done or
+Failed as JSON lines on stdout; a TrialAnswer on stdin for each request. It starts no child itself:
+a process at idle priority cannot start one at the priority that serving will have.
 """
 
 import sys
@@ -16,6 +16,8 @@ from compression.job import (
     CompressJob,
     Done,
     Failed,
+    KernelJob,
+    KernelRequest,
     Progress,
     Rejected,
     Rung,
@@ -54,6 +56,11 @@ class Parent:
     def trial(self, job: TrialJob) -> TrialAnswer:
         """Have a trial run, and wait for its answer (this process ends when the parent does)."""
         self.say(TrialRequest(job=job))
+        return TrialAnswer.model_validate_json(self._stdin.line())
+
+    def kernels(self, job: KernelJob) -> TrialAnswer:
+        """Have kernels timed, as a trial runs."""
+        self.say(KernelRequest(job=job))
         return TrialAnswer.model_validate_json(self._stdin.line())
 
 

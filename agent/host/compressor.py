@@ -16,6 +16,9 @@ from compression.job import (
     Done,
     Failed,
     FromWorker,
+    KernelCosts,
+    KernelJob,
+    KernelRequest,
     Ladder,
     Measurement,
     Progress,
@@ -27,7 +30,9 @@ from compression.job import (
 from compression.words import explain
 
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
-_FROM_TRIAL: TypeAdapter[Measurement | Failed] = TypeAdapter(Measurement | Failed)
+_FROM_TRIAL: TypeAdapter[Measurement | KernelCosts | Failed] = TypeAdapter(
+    Measurement | KernelCosts | Failed
+)
 _GRACE_S = 60.0
 """Beyond the time that a child was given: import, load, and one run of a slow model."""
 _TRIAL_LIMITS = children.Limits(first_to_die=True)
@@ -45,6 +50,13 @@ async def trial(job: TrialJob) -> Measurement:
         BadModel, BadInputs: as the trial says.
         Unavailable: no process can be started.
     """
+    answer = await _run(job)
+    if not isinstance(answer, Measurement):
+        raise errors.CompressionError("cannot understand the trial: it measured something else")
+    return answer
+
+
+async def _run(job: TrialJob | KernelJob) -> Measurement | KernelCosts:
     limit_s = job.seconds * 3 + _GRACE_S
     async with talking.running("compression.trial", _TRIAL_LIMITS) as child:
         await child.tell(job.to_json())
@@ -62,9 +74,12 @@ async def trial(job: TrialJob) -> Measurement:
     return answer
 
 
-async def _answer(request: TrialRequest) -> TrialAnswer:
+async def _answer(request: TrialRequest | KernelRequest) -> TrialAnswer:
     try:
-        return TrialAnswer(measurement=await trial(request.job))
+        found = await _run(request.job)
+        if isinstance(found, KernelCosts):
+            return TrialAnswer(kernels=found)
+        return TrialAnswer(measurement=found)
     except errors.CompressionError as error:
         return TrialAnswer(failed=Failed(**errors.to_wire(error)))
 
@@ -111,7 +126,7 @@ async def _converse(
                 on_progress(message)
             case Tried():
                 on_tried(message)
-            case TrialRequest():
+            case TrialRequest() | KernelRequest():
                 await child.tell((await _answer(message)).to_json())
             case Done():
                 return message.ladder

@@ -5,7 +5,16 @@ from typing import Protocol
 
 from compression.calibration.material import Material
 from compression.choosing.shelf import Shelf
-from compression.job import CompressJob, Measurement, Rejected, Rung, Runtime, TrialAnswer, TrialJob
+from compression.job import (
+    CompressJob,
+    KernelJob,
+    Measurement,
+    Rejected,
+    Rung,
+    Runtime,
+    TrialAnswer,
+    TrialJob,
+)
 
 ROUNDS = 24
 MOST_SECONDS = 60.0
@@ -28,6 +37,9 @@ class Listener(Protocol):
 
     def trial(self, job: TrialJob) -> TrialAnswer:
         """Run a trial."""
+
+    def kernels(self, job: KernelJob) -> TrialAnswer:
+        """Time kernels."""
 
 
 class Trials:

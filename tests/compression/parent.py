@@ -12,6 +12,9 @@ from compression.job import (
     Done,
     Failed,
     FromWorker,
+    KernelCosts,
+    KernelJob,
+    KernelRequest,
     Measurement,
     TrialAnswer,
     TrialJob,
@@ -36,6 +39,20 @@ def run_trial(job: TrialJob, *, timeout_s: float = 60) -> Measurement | Failed:
     if not line:
         return Failed(kind="cannot-run", message=f"cannot run the trial: exit code {code}")
     kind = Failed if b'"type":"failed"' in line else Measurement
+    return kind.model_validate_json(line)
+
+
+def time_kernels(job: KernelJob, *, timeout_s: float = 120) -> KernelCosts | Failed:
+    """Time kernels in a trial's process."""
+    with start("compression.trial") as trial:
+        assert trial.stdin is not None
+        assert trial.stdout is not None
+        trial.stdin.write(job.to_json() + b"\n")
+        trial.stdin.flush()
+        line = trial.stdout.readline()
+        trial.stdin.close()
+        trial.wait(timeout_s)
+    kind = Failed if b'"type":"failed"' in line else KernelCosts
     return kind.model_validate_json(line)
 
 
@@ -71,6 +88,15 @@ def follow(
                     else TrialAnswer(failed=found)
                 )
                 worker.stdin.write(answer.to_json() + b"\n")
+                worker.stdin.flush()
+            if isinstance(word, KernelRequest) and worker.poll() is None:
+                timed = time_kernels(word.job)
+                told = (
+                    TrialAnswer(kernels=timed)
+                    if isinstance(timed, KernelCosts)
+                    else TrialAnswer(failed=timed)
+                )
+                worker.stdin.write(told.to_json() + b"\n")
                 worker.stdin.flush()
             if isinstance(word, Done | Failed):
                 break

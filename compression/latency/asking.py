@@ -1,0 +1,62 @@
+"""Has kernels timed: each in a file, many to one request of the parent, which runs the trial."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from compression.job import KernelJob, Runtime, TrialAnswer
+from compression.latency.kernels import Kernel
+
+KERNEL_S = 0.12
+"""About what one kernel takes, loading and pauses among it; slow ones take longer."""
+MANY = 64
+"""To one request: a kernel that kills the trial takes the others of its request along."""
+LEAST_S = 5.0
+
+
+def asker(
+    ask: Callable[[KernelJob], TrialAnswer], *, folder: Path, how: Runtime, stop: float
+) -> Callable[[Sequence[Kernel]], Sequence[float | None]]:
+    """Return what times kernels through `ask` until `stop` (time.monotonic()).
+
+    It answers for as many of the first as there was time for. Where a trial dies, its kernels are
+    asked for in two halves, until it is known which of them cannot be run.
+    """
+
+    def measure(kernels: Sequence[Kernel]) -> Sequence[float | None]:
+        found: list[float | None] = []
+        waiting = [kernels[at : at + MANY] for at in range(0, len(kernels), MANY)]
+        while waiting:
+            left_s = stop - time.monotonic()
+            if left_s <= 0:
+                break
+            part = waiting.pop(0)
+            seconds = max(LEAST_S, min(left_s, 4 * KERNEL_S * len(part)))
+            with _written(part, folder) as paths:
+                answer = ask(KernelJob(kernels=paths, runtime=how, seconds=seconds))
+            if answer.kernels is not None:
+                found += answer.kernels.costs[: answer.kernels.timed]
+                if answer.kernels.timed < len(part):
+                    waiting.insert(0, part[answer.kernels.timed :])
+            elif len(part) > 1:
+                half = math.ceil(len(part) / 2)
+                waiting[:0] = [part[:half], part[half:]]
+            else:
+                found.append(None)
+        return found
+
+    return measure
+
+
+@contextlib.contextmanager
+def _written(kernels: Sequence[Kernel], folder: Path) -> Iterator[tuple[str, ...]]:
+    paths = [folder / f"kernel-{one.key}.onnx" for one in kernels]
+    try:
+        for path, one in zip(paths, kernels, strict=True):
+            path.write_bytes(one.model.SerializeToString())
+        yield tuple(str(path) for path in paths)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""Times kernels in the trial's process: CPU time against a product of matrices timed between.
+
+What disturbs a device (clocks, others in the caches) slows both, and cancels in the ratio.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compression import runtime
+from compression.errors import BadModel
+from compression.job import KernelCosts, KernelJob, Runtime
+from compression.ruler.pace import Pace
+
+COPIES = 4
+"""Of a node in one model, each with weights of its own: what calling costs is shared, and weights
+come from where they come from in a large model."""
+MOST_BYTES = 8 * 2**20
+"""Of all copies' weights; larger ones stand alone."""
+BLOCKS = 5
+BLOCK_S = 0.003
+_EDGE = 160
+_REFERENCES = 8
+_MOST_RUNS = 2000
+_OPSET = 17
+Run = Callable[[], None]
+
+
+def measure(job: KernelJob) -> KernelCosts:
+    """Time each model of a job, as long as there is time; None for those that do not run.
+
+    A cost is the CPU time of one node over that of one reference, a product of two float matrices
+    of 160 x 160: the quickest of some blocks of each, which take turns. Work that others do only
+    ever adds. What a call of a session costs is taken out.
+    """
+    deadline = time.monotonic() + job.seconds
+    reference = _reference(job.runtime)
+    calling = _per_run(_bound(_empty(), job.runtime), reference)[0]
+    pace = Pace()
+    costs: list[float | None] = []
+    reference_us = 0.0
+    for path in job.kernels:
+        if time.monotonic() > deadline:
+            break
+        try:
+            copies, run = _copied(Path(path), job.runtime)
+            ratio, reference_us = _per_run(run, reference)
+            costs.append(max(0.0, ratio - calling) / copies)
+        except BadModel:
+            costs.append(None)
+        pace.rest()
+    late = (None,) * (len(job.kernels) - len(costs))
+    return KernelCosts(costs=(*costs, *late), timed=len(costs), reference_us=reference_us)
+
+
+def _per_run(run: Run, reference: Run) -> tuple[float, float]:
+    """CPU time of one run over that of one reference, and the reference's in microseconds."""
+    run()
+    began = time.perf_counter()
+    run()
+    once_s = max(time.perf_counter() - began, 1e-7)
+    runs = max(1, min(_MOST_RUNS, round(BLOCK_S / once_s)))
+    blocks: list[float] = []
+    references: list[float] = []
+    for _ in range(BLOCKS):
+        start = time.process_time_ns()
+        for _ in range(runs):
+            run()
+        between = time.process_time_ns()
+        for _ in range(_REFERENCES):
+            reference()
+        references.append(max(1, time.process_time_ns() - between) / _REFERENCES)
+        blocks.append((between - start) / runs)
+    return min(blocks) / min(references), min(references) / 1000
+
+
+def _copied(path: Path, how: Runtime) -> tuple[int, Run]:
+    """A kernel several times in one model, reading the same activations."""
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf raises what it likes
+        raise BadModel(f"cannot read {path.name}: {runtime.one_line(error)}") from error
+    graph = model.graph
+    weight = sum(tensor.ByteSize() for tensor in graph.initializer)
+    copies = COPIES if COPIES * weight <= MOST_BYTES else 1
+    many = onnx.GraphProto(name="kernels", input=graph.input)
+    for copy in range(copies):
+        for tensor in graph.initializer:
+            own = many.initializer.add()
+            own.CopyFrom(tensor)
+            own.name = f"{tensor.name}::{copy}"
+        held = {tensor.name for tensor in graph.initializer}
+        for node in graph.node:
+            one = many.node.add()
+            one.CopyFrom(node)
+            one.name = f"{node.name}::{copy}"
+            for at, name in enumerate(node.input):
+                one.input[at] = f"{name}::{copy}" if name in held else name
+            for at, name in enumerate(node.output):
+                one.output[at] = f"{name}::{copy}" if name else ""
+            many.output.extend(onnx.ValueInfoProto(name=name) for name in one.output[:1] if name)
+    model.graph.CopyFrom(many)
+    return copies, _bound(model, how)
+
+
+def _bound(model: onnx.ModelProto, how: Runtime) -> Run:
+    """What runs a model once on inputs that lie ready."""
+    loaded = runtime.session(model, runtime.options(how, optimization="disabled"))
+    return runtime.ready(loaded, _inputs(loaded))
+
+
+def _inputs(loaded: Any) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    found = {}
+    for spec in runtime.inputs(loaded):
+        if np.issubdtype(np.dtype(spec.dtype), np.floating):
+            found[spec.name] = random.normal(size=spec.shape).astype(spec.dtype)
+        else:
+            found[spec.name] = random.integers(0, 100, spec.shape).astype(spec.dtype)
+    return found
+
+
+def _reference(how: Runtime) -> Run:
+    values = np.random.default_rng(0).normal(size=(_EDGE, _EDGE)).astype(np.float32)
+    return _bound(_single("MatMul", (_EDGE, _EDGE), numpy_helper.from_array(values, "w")), how)
+
+
+def _empty() -> onnx.ModelProto:
+    """As many outputs as copies, and nothing to do: what a call costs."""
+    return _single("Identity", (1,), copies=COPIES)
+
+
+def _single(
+    operator: str, shape: tuple[int, ...], *weights: onnx.TensorProto, copies: int = 1
+) -> onnx.ModelProto:
+    kind = onnx.TensorProto.FLOAT
+    names = ["x", *(tensor.name for tensor in weights)]
+    nodes = [helper.make_node(operator, names, [f"y{copy}"]) for copy in range(copies)]
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info(f"y{copy}", kind, None) for copy in range(copies)],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
