@@ -7,7 +7,7 @@ from agent.control import admission, collecting
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
-from agent.control.variants import serves, switch_to
+from agent.control.variants import room_mib, serves, switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
 from compression import ladder, report
@@ -117,7 +117,7 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
     chosen, budget = deployment.chosen, deployment.effective_budget or deployment.budget
     assert chosen is not None
     assert chosen.measurement is not None
-    if record.live and record.live.sha256 == chosen.sha256:
+    if record.live and chosen.same(record.live):
         live = record.live.model_copy(update={"meets_budget": True})
         record = record.model_copy(update={"live": live})
         return say(record, Event.SETTLED, f"{chosen.label!r} meets the budget and serves already")
@@ -138,7 +138,7 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
                 )
             )
     verdict = admission.judge(
-        measurement, budget, available_mib=parts.available_mib(), cores=parts.device_class.cores
+        measurement, budget, available_mib=room_mib(record, parts), cores=parts.device_class.cores
     )
     if not verdict.admitted:
         why = f"cannot admit {chosen.label!r}: {'; '.join(verdict.reasons)}"

@@ -27,6 +27,10 @@ class Variant(Words):
     verified: bool = True
     """False where no real inputs have shown how alike it answers."""
 
+    def same(self, other: "Variant | None") -> bool:
+        """Whether both are one file of one version."""
+        return other is not None and (self.version, self.sha256) == (other.version, other.sha256)
+
 
 class Deployment(Words):
     """One deploy command on its way."""

@@ -22,9 +22,9 @@ async def restore(record: Record, parts: Parts) -> Outcome:
         record = record.model_copy(update={"live": None})
         return (Event.REFUSED if deployment.ending == State.REFUSED else Event.FAILED), record
     message = deployment.message
-    if was is not None and variant.sha256 != was.sha256:
+    if was is not None and not variant.same(was):
         message = f"{message}; {variant.label!r} of version {variant.version} serves again"
-    if wanted is not None and wanted.sha256 != variant.sha256:
+    if wanted is not None and not wanted.same(variant):
         return say(record, Event.FAILED, f"{message}, because {wanted.label!r} cannot")
     if variant.version == deployment.version:
         return say(record, Event.SETTLED, message)
@@ -35,7 +35,7 @@ async def restore(record: Record, parts: Parts) -> Outcome:
 async def _serve(record: Record, parts: Parts) -> tuple[Record, Variant | None]:
     deployment, live = deployment_of(record), record.live
     for variant in ways_back.order(record):
-        is_live = live is not None and variant.sha256 == live.sha256
+        is_live = variant.same(live)
         if is_live and not deployment.reload and parts.served(record.model) == variant.sha256:
             return record, variant
         try:

@@ -2,9 +2,9 @@
 
 from agent.control import admission, collecting
 from agent.control.parts import FORECAST, TRIAL_SECONDS, Outcome, Parts, deployment_of, say
-from agent.control.record import Deployment, Record, Variant
+from agent.control.record import Record, Variant
 from agent.control.states import Event
-from agent.control.variants import switch_to
+from agent.control.variants import room_mib, switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
 from compression.job import Budget, Measurement, Runtime, TrialJob
@@ -24,7 +24,7 @@ async def start(record: Record, parts: Parts) -> Outcome:
         return _go_on(record, manifest, parts, without=without), record
 
     original = await _measure_original(record, manifest, effective, parts)
-    reasons = _against_original(original, deployment, effective, manifest, parts)
+    reasons = _against_original(original, record, effective, manifest, parts)
     if reasons and deployment.strategy == "as-is":
         raise Refused(f"cannot admit {record.model}@{manifest.version}: {'; '.join(reasons)}")
     record = record.with_deployment(original=original)
@@ -87,18 +87,19 @@ async def _measure_original(
 
 def _against_original(
     original: Measurement | None,
-    deployment: Deployment,
+    record: Record,
     effective: Budget,
     manifest: Manifest,
     parts: Parts,
 ) -> tuple[str, ...]:
-    available, cores = parts.available_mib(), parts.device_class.cores
+    available, cores = room_mib(record, parts), parts.device_class.cores
     if original is None:
         need = manifest.files.model.size_bytes * FORECAST / 2**20
         short = (
             f"needs about {need:.0f} MiB (forecast, not measured), {available:.0f} are available"
         )
         return () if need <= available else (short,)
+    deployment = deployment_of(record)
     as_is = deployment.strategy == "as-is"
     judge = admission.judge if as_is else admission.judge_original
     budget = deployment.budget if as_is else effective

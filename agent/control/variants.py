@@ -22,7 +22,18 @@ def load_request(model: str, variant: Variant, manifest: Manifest, parts: Parts)
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         probe_path=str(parts.absolute(variant.probe)) if variant.probe else None,
+        needs_mib=variant.measurement.peak_memory_mib if variant.measurement else None,
     )
+
+
+def room_mib(record: Record, parts: Parts) -> float:
+    """Memory for a variant that takes over: what is free, and what the live one would give back.
+
+    Where it does not fit beside the live one the server takes that out first, and puts it back if
+    the new one fails.
+    """
+    live = record.live.measurement if record.live else None
+    return parts.available_mib() + (live.peak_memory_mib if live else 0.0)
 
 
 async def switch_to(record: Record, variant: Variant, manifest: Manifest, parts: Parts) -> Record:

@@ -2,7 +2,6 @@
 
 from agent.control.record import Record, Variant
 from agent.errors import Refused
-from compression.job import Sha256
 
 _MOST_DISTRUSTED = 32
 
@@ -16,7 +15,7 @@ def order(record: Record) -> tuple[Variant, ...]:
 def others(record: Record) -> tuple[Variant, ...]:
     """What served before the live variant and is not distrusted, the latest first."""
     found = _once(_trusted(record, [record.previous, record.before]))
-    return tuple(v for v in found if record.live is None or v.sha256 != record.live.sha256)
+    return tuple(variant for variant in found if not variant.same(record.live))
 
 
 def target(record: Record, version: int | None) -> Variant:
@@ -25,9 +24,8 @@ def target(record: Record, version: int | None) -> Variant:
     Raises:
         Refused: there is no way back, or none to that version; what there is, is named.
     """
-    live, held = record.live, _held(record)
-    known = _once(_trusted(record, [record.before, record.previous, held]))
-    found = [v for v in known if live is None or v.sha256 != live.sha256]
+    known = _once(_trusted(record, [record.before, record.previous, _held(record)]))
+    found = [variant for variant in known if not variant.same(record.live)]
     for variant in found:
         if version is None or variant.version == version:
             return variant
@@ -59,7 +57,7 @@ def serving(record: Record, variant: Variant) -> Record:
     """This record once `variant` serves, in its deployment or after it was restored."""
     live, deployment = record.live, record.deployment
     began_with = deployment.began_with if deployment else None
-    if live is not None and live.sha256 == variant.sha256:
+    if variant.same(live):
         return record.model_copy(update={"live": variant})
     before = began_with if began_with is not None else record.before
     update = {"live": variant, "previous": live or record.previous, "before": before}
@@ -75,9 +73,9 @@ def _trusted(record: Record, variants: list[Variant | None]) -> list[Variant | N
 
 
 def _once(variants: list[Variant | None]) -> tuple[Variant, ...]:
-    """Each file once, where it comes first."""
-    found: dict[Sha256, Variant] = {}
+    """Each once, where it comes first."""
+    found: list[Variant] = []
     for variant in variants:
-        if variant is not None:
-            found.setdefault(variant.sha256, variant)
-    return tuple(found.values())
+        if variant is not None and not any(variant.same(other) for other in found):
+            found.append(variant)
+    return tuple(found)

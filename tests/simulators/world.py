@@ -150,7 +150,7 @@ class World:
             available_mib=lambda: self.available_mib, work_memory_mib=64, emit=self._emit,
             heavy=asyncio.Lock(), capture=self._capture, gather=self._gather, shadow=self._shadow,
             counters=lambda _name, sha: self.counters.get(sha, Counters()),
-            private_dir=self.folder / "private", clock=lambda: self.now_s, poll_s=0.0,
+            private_dir=self.folder / "private", clock=self._clock, poll_s=0.0,
         )  # fmt: skip
 
     async def _act(self, name: str) -> None:
@@ -227,9 +227,13 @@ class World:
     async def _unload(self, name: str) -> None:
         self.loaded.pop(name, None)
 
+    def _clock(self) -> float:
+        """Time goes by where somebody looks."""
+        self.now_s += self.look_s
+        return self.now_s
+
     async def _capture(self, order: CaptureOrder) -> CaptureStatus:
         await self._act("capture")
-        self.now_s += self.look_s
         if not order.most:
             return CaptureStatus()
         self.asked[order.name] = self.asked.get(order.name, 0) + self.traffic
