@@ -13,7 +13,8 @@ from agent.config import Settings
 from agent.control import announcer, handlers
 from agent.control.announcer import Announcer
 from agent.control.deployer import Deployer
-from agent.control.dispatcher import Dispatcher, Ledger
+from agent.control.dispatcher import Dispatcher
+from agent.control.ledger import Ledger
 from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records
@@ -31,6 +32,7 @@ from agent.store.catalog import Catalog
 from agent.telemetry import status_page
 from agent.telemetry.reporter import Reporter
 from agent.telemetry.view import Counts, HostMeter
+from agent.wiring import losses
 from agent.wiring.ground import in_memory, own, trusted
 from agent.wiring.inbox import Inbox
 from agent.wiring.outlook import Outlook, default_budget, keep_status, online, say_goodbye
@@ -165,6 +167,7 @@ class App:
     def _counters(self, name: str, sha256: str) -> Counters:
         tally = self._supervisor.tally(name, sha256)
         return Counters(tally.requests, tally.failures, tally.latency_ms)
+
     def _records(self) -> tuple[Record, ...]:
         return self._deployer.records()
 
@@ -193,13 +196,19 @@ class App:
             await self._supervisor.open()
             self._keep(stack, self._inbox.obey(), "commands")
             audiences = [f"device/{settings.device_id}", *(f"group/{g}" for g in settings.groups)]
-            await link.keep([topics.command(each) for each in audiences], self._inbox.receive)
+            await link.keep(
+                [topics.command(each) for each in audiences], self._inbox.receive, late=True
+            )
             await link.start()
             stack.push_async_callback(link.stop)
             stack.push_async_callback(
                 partial(say_goodbye, link, topics=topics, device=settings.device_id)
             )
-            draining = self._spool.keep_draining(self._publish, online=partial(online, link))
+            draining = self._spool.keep_draining(
+                self._publish,
+                online=partial(online, link),
+                on_empty=partial(losses.tell, self._spool, self._announcer),
+            )
             self._keep(stack, draining, "spool")
             telling = keep_status(
                 link, topics=topics, changed=self._changed, status=self._outlook.status

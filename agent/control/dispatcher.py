@@ -1,60 +1,20 @@
 """Command in, reply out: verified, meant for us, not expired, each id handled at most once."""
 
-import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
 from securesystemslib.signer import Key
 
+from agent.control.ledger import Ledger
 from agent.errors import BadInput, Corrupt, Refused, TrimtabError
 from agent.protocol import commands, trust
 from agent.protocol.commands import Command
 from agent.protocol.events import Outcome, Reply
-from compression import durable
-
-log = logging.getLogger(__name__)
 
 Handler = Callable[[Command], Awaitable[tuple[Outcome, str, dict[str, Any]]]]
-_REMEMBERED = 1000
-
-
-class Ledger:
-    """The ids that were handled and what was answered, on disk, until they expire."""
-
-    def __init__(self, path: Path) -> None:
-        """Read the ledger at `path`; a damaged one is begun anew (its commands have expired
-        or will be refused as older than what serves)."""
-        self._path = path
-        self._entries: dict[str, tuple[float, Reply]] = {}
-        try:
-            document = json.loads(path.read_bytes())
-            self._entries = {
-                key: (float(expires), Reply.model_validate(reply))
-                for key, (expires, reply) in document.items()
-            }
-        except FileNotFoundError:
-            pass
-        except (ValueError, TypeError, AttributeError, ValidationError) as error:
-            log.warning("cannot read %s, beginning anew: %s", path, error)
-
-    def answer(self, command_id: str) -> Reply | None:
-        """What was answered to this id."""
-        entry = self._entries.get(command_id)
-        return entry[1] if entry else None
-
-    def remember(self, command: Command, reply: Reply, *, now_s: float) -> None:
-        """Make an answer durable. Where the disk is full it is only known until a restart: what
-        was done is done, and whoever asked shall hear of it."""
-        kept = [(k, v) for k, v in self._entries.items() if v[0] > now_s][-_REMEMBERED + 1 :]
-        self._entries = dict(kept) | {command.id: (command.expires_at_s, reply)}
-        document = {k: (e, r.model_dump()) for k, (e, r) in self._entries.items()}
-        try:
-            durable.replace(self._path, json.dumps(document).encode(), mode=0o600)
-        except OSError as error:
-            log.warning("cannot keep the answer to %s: %s", command.id, error)
+_HARMLESS = frozenset({"ping", "describe"})
+"""Nothing is changed by these, so nothing need be noted before."""
 
 
 class Dispatcher:
@@ -94,11 +54,16 @@ class Dispatcher:
         seen = self._ledger.answer(command.id)
         if seen is not None:
             return seen
-        now_s = self._clock()
+        now_s = self._ledger.now_s(self._clock, issued_at_s=command.issued_at_s)
         if command.expires_at_s <= now_s:
-            late_s = now_s - command.expires_at_s
-            return self._reply(command, "refused", f"cannot obey: expired {late_s:.0f} s ago")
+            return self._reply(command, "refused", _expired(command, now_s))
+        interrupted = self._ledger.begun(command.id)
+        if command.body.kind not in _HARMLESS:
+            self._ledger.begin(command, now_s=now_s)
         reply = await self._obey(command)
+        if interrupted and reply.outcome != "accepted":
+            message = f"begun before a restart, so perhaps it was done: {reply.message}"
+            reply = reply.model_copy(update={"message": message})
         self._ledger.remember(command, reply, now_s=now_s)
         return reply
 
@@ -121,3 +86,9 @@ class Dispatcher:
             message=message,
             result=result or {},
         )
+
+
+def _expired(command: Command, now_s: float) -> str:
+    shown = datetime.fromtimestamp(now_s, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    late_s = now_s - command.expires_at_s
+    return f"cannot obey: expired {late_s:.0f} s ago, by this device's clock ({shown} UTC)"

@@ -10,8 +10,16 @@ from compression.words import Words
 
 Outcome = Literal["accepted", "done", "refused", "failed"]
 EventKind = Literal[
-    "state", "progress", "tried", "refused", "swapped", "observed", "crashed", "corrupt",
+    "state",
+    "progress",
+    "tried",
+    "refused",
+    "swapped",
+    "observed",
+    "crashed",
+    "corrupt",
     "evicted",
+    "dropped",
 ]
 
 
@@ -37,6 +45,7 @@ class Event(Words):
     | refused  |                    | what was refused is in `message`                       |
     | crashed  |                    | `blamed`, `log`: the last lines that the server wrote  |
     | corrupt  |                    | what arrived damaged is in `message`                   |
+    | dropped  |                    | `what`, `messages`, `from_s`, `to_s`: lost for no room |
     | evicted  |                    | the version that gave way for another, in `message`    |
     """
 

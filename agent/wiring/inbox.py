@@ -28,10 +28,12 @@ class Inbox:
         self._waiting: asyncio.Queue[Message] = asyncio.Queue(_MOST_WAITING)
 
     def receive(self, message: Message) -> None:
-        """Take one message from the link; never blocks."""
+        """Take one message from the link; never blocks. It is acknowledged once it was answered,
+        so that the broker sends it again where the power goes before."""
         try:
             self._waiting.put_nowait(message)
         except asyncio.QueueFull:
+            message.acknowledge()
             self._announcer.trouble(
                 "refused", f"cannot take a command: {_MOST_WAITING} wait already"
             )
@@ -50,6 +52,7 @@ class Inbox:
                 log.exception("a bug in handling a command")
             else:
                 self._answer(message, reply)
+            message.acknowledge()
 
     def _answer(self, message: Message, reply: Reply) -> None:
         if not message.response_topic:

@@ -6,22 +6,24 @@ from typing import Any
 
 import pytest
 
-from agent.control.dispatcher import Dispatcher, Ledger
+from agent.control.dispatcher import Dispatcher
+from agent.control.ledger import UNSET_BEFORE_S, Ledger
 from agent.errors import BadInput, Corrupt, Refused, Unavailable
 from agent.protocol import trust
-from agent.protocol.commands import KINDS, Command, Ping
+from agent.protocol.commands import KINDS, Command, Ping, Remove
 from agent.protocol.events import Outcome
 from compression import durable
 
 PRIVATE, PUBLIC = trust.generate()
-NOW_S = 1_000_000.0
+NOW_S = 1_800_000_000.0
+PING = Ping()
 
 
 def sealed(command_id: str = "command-1", *, audience: str = "device/pole-7",
-           expires_at_s: float = NOW_S + 60, key: bytes = PRIVATE) -> bytes:  # fmt: skip
-    command = Command(
-        id=command_id, audience=audience, issued_at_s=NOW_S, expires_at_s=expires_at_s, body=Ping()
-    )
+           issued_at_s: float = NOW_S, expires_at_s: float = NOW_S + 60, key: bytes = PRIVATE,
+           body: Ping | Remove = PING) -> bytes:  # fmt: skip
+    command = Command(id=command_id, audience=audience, issued_at_s=issued_at_s,
+                      expires_at_s=expires_at_s, body=body)  # fmt: skip
     return trust.seal(command.to_json(), payload_type=trust.COMMAND, by=trust.signer(key))
 
 
@@ -38,11 +40,11 @@ class Counting:
         return "done", f"call {self.calls}", {}
 
 
-def dispatcher(folder: Path, handler: Counting) -> Dispatcher:
+def dispatcher(folder: Path, handler: Counting, *, clock_s: float = NOW_S) -> Dispatcher:
     return Dispatcher(
         device="pole-7", groups=["north"], keys=[trust.public_key(PUBLIC)],
         handlers=dict.fromkeys(KINDS, handler), ledger=Ledger(folder / "commands.json"),
-        clock=lambda: NOW_S,
+        clock=lambda: clock_s,
     )  # fmt: skip
 
 
@@ -71,7 +73,10 @@ async def test_the_same_id_gets_the_same_answer_even_after_a_restart(tmp_path: P
 async def test_an_expired_command_is_answered_so_and_not_obeyed(tmp_path: Path) -> None:
     handler = Counting()
     late = await dispatcher(tmp_path, handler).handle(sealed(expires_at_s=NOW_S - 5))
-    assert (late.outcome, late.message) == ("refused", "cannot obey: expired 5 s ago")
+    assert (late.outcome, late.message) == (
+        "refused",
+        "cannot obey: expired 5 s ago, by this device's clock (2027-01-15 08:00:00 UTC)",
+    )
     assert not handler.calls
 
 
@@ -98,7 +103,7 @@ async def test_an_envelope_without_end_is_refused_unread(tmp_path: Path) -> None
 
 
 async def test_a_damaged_ledger_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "commands.json").write_bytes(b'{"command-1": [1,')
+    (tmp_path / "commands.json").write_bytes(b'{"entries": {"command-1": [1,')
     reply = await dispatcher(tmp_path, Counting()).handle(sealed())
     assert reply.outcome == "done"
 
@@ -131,4 +136,52 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
     obeys = dispatcher(tmp_path, handler)
     assert (await obeys.handle(sealed())).outcome == "done"
     assert (await obeys.handle(sealed())).message == "call 1"
+    assert handler.calls == 1
+
+
+async def test_a_device_that_woke_up_in_1970_obeys_what_is_fresh(tmp_path: Path) -> None:
+    handler = Counting()
+    reply = await dispatcher(tmp_path, handler, clock_s=30.0).handle(sealed())
+    assert reply.outcome == "done"
+
+
+async def test_a_device_that_woke_up_in_1970_obeys_nothing_that_had_expired_when_it_knew(
+    tmp_path: Path,
+) -> None:
+    """Somebody repeats an old command to a device whose clock has lost the time."""
+    handler = Counting()
+    await dispatcher(tmp_path, handler).handle(sealed("command-1"))
+    old = sealed("command-0", issued_at_s=NOW_S - 7200, expires_at_s=NOW_S - 3600)
+    late = await dispatcher(tmp_path, handler, clock_s=30.0).handle(old)
+    assert (late.outcome, handler.calls) == ("refused", 1)
+    assert "expired 3600 s ago" in late.message
+
+
+async def test_a_clock_that_was_once_far_ahead_is_not_held_against_it(tmp_path: Path) -> None:
+    handler = Counting()
+    far = sealed("command-1", expires_at_s=NOW_S + 1e9)
+    await dispatcher(tmp_path, handler, clock_s=NOW_S + 5e8).handle(far)
+    reply = await dispatcher(tmp_path, handler).handle(sealed("command-2"))
+    assert reply.outcome == "done"
+    assert UNSET_BEFORE_S < NOW_S
+
+
+async def test_a_command_that_was_interrupted_by_a_restart_is_answered_so(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        """The process ended here."""
+
+    async def dies(_: Command) -> tuple[Outcome, str, dict[str, Any]]:
+        raise Killed
+
+    dying = dispatcher(tmp_path, Counting())
+    dying._handlers = dict.fromkeys(KINDS, dies)
+    envelope = sealed(body=Remove(model="m"))
+    with pytest.raises(Killed):
+        await dying.handle(envelope)
+    handler = Counting(Refused("cannot remove m: it is not deployed here"))
+    again = await dispatcher(tmp_path, handler).handle(envelope)
+    assert again.message == (
+        "begun before a restart, so perhaps it was done: cannot remove m: it is not deployed here"
+    )
+    assert await dispatcher(tmp_path, handler).handle(envelope) == again
     assert handler.calls == 1

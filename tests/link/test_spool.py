@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BadInput, Refused, Unavailable
-from agent.link.spool import Kind, Spool, Waiting
+from agent.link.spool import Kind, Loss, Spool, Waiting
 
 KINDS: list[Kind] = ["telemetry", "event", "reply"]
 MIB = 2**20
 
 
-async def drained(spool: Spool, now_s: float = 0.0) -> list[bytes]:
+async def drained(spool: Spool) -> list[bytes]:
     got: list[bytes] = []
 
     async def publish(message: Waiting) -> None:
         got.append(message.payload)
 
-    await spool.drain(publish, now_s=lambda: now_s)
+    await spool.drain(publish)
     return got
 
 
@@ -108,10 +108,10 @@ async def test_a_message_that_the_broker_never_takes_does_not_block_the_rest(
 
 
 async def test_an_expired_reply_is_not_sent(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool.db", most_bytes=MIB)
+    spool = Spool(tmp_path / "spool.db", most_bytes=MIB, clock=lambda: 150.0)
     spool.put("reply", "t", b"late", expires_at_s=100.0)
     spool.put("reply", "t", b"in time", correlation=b"c", expires_at_s=200.0)
-    assert await drained(spool, now_s=150.0) == [b"in time"]
+    assert await drained(spool) == [b"in time"]
     assert spool.dropped == 1
 
 
@@ -260,10 +260,63 @@ async def test_somebody_elses_database_is_set_aside_too(tmp_path: Path) -> None:
     assert await drained(spool) == [b"x"]
 
 
-def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+async def test_where_no_file_can_be_made_messages_wait_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Unavailable, match="cannot open the spool"):
-        Spool(tmp_path / "file" / "spool.db", most_bytes=MIB)
+    spool = Spool(tmp_path / "file" / "spool.db", most_bytes=MIB)
+    assert "cannot open the spool" in caplog.text
+    spool.put("reply", "t", b"x")
+    assert await drained(spool) == [b"x"]
+    assert (len(spool), spool.dropped) == (0, 0)
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+async def test_on_a_disk_that_takes_nothing_more_nothing_is_lost_and_nothing_sent_twice(
+    trouble: str, tmp_path: Path
+) -> None:
+    """The disk fills up, or goes read-only, while messages wait in the file."""
+    spool = Spool(tmp_path / "spool.db", most_bytes=MIB)
+    spool.put("event", "t", b"before")
+    assert spool._file is not None
+    database = spool._file._database
+    if trouble == "full":
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
+    else:
+        database.execute("PRAGMA query_only = ON")
+    for number in range(40):
+        spool.put("event", "t", b"%d" % number + bytes(1000))
+    got = [payload.rstrip(b"\0") for payload in await drained(spool)]
+    assert sorted(got) == sorted([b"before", *(b"%d" % number for number in range(40))])
+    assert await drained(spool) == []
+    assert len(spool) == 0
+
+
+def test_memory_is_bounded_too_and_its_losses_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spool = Spool(tmp_path / "file" / "spool.db", most_bytes=8 * MIB)
+    for _ in range(100):
+        spool.put("telemetry", "t", bytes(10_000))
+    assert spool.waiting_bytes <= 256 * 1024
+    assert len(spool) + spool.dropped == 100
+
+
+async def test_what_was_dropped_is_told_once_with_its_kind_and_its_time(tmp_path: Path) -> None:
+    now_s = 0.0
+    path = tmp_path / "spool.db"
+    spool = Spool(path, most_bytes=3000, clock=lambda: now_s)
+    for minute in range(10):
+        now_s = minute * 60.0
+        spool.put("telemetry", "t", bytes(800))
+    spool.put("reply", "t", bytes(2500))
+    spool.close()
+    spool = Spool(path, most_bytes=3000, clock=lambda: now_s)  # the count outlives a restart
+    assert spool.losses() == [Loss("telemetry", 10, 0.0, 540.0)]
+    assert spool.losses() == []
+    spool.put("event", "t", bytes(800))
+    assert spool.losses() == [Loss("event", 1, 540.0, 540.0)]
+    assert spool.dropped == 11
 
 
 async def test_what_the_broker_will_never_take_does_not_hold_up_the_rest(tmp_path: Path) -> None:
