@@ -5,8 +5,8 @@ extension_binary_data.md (a JSON object, then raw tensors in order), extension_c
 extension_shared_memory.md and extension_parameters.md.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -62,8 +62,10 @@ class Spec(NamedTuple):
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+_NOTHING_SHARED: Mapping[str, SharedTensor] = MappingProxyType({})
+
+
+class InferRequest(NamedTuple):
     """What was asked: arrays by input name. No `outputs` means all of them."""
 
     inputs: dict[str, Array]
@@ -71,7 +73,7 @@ class InferRequest:
     binary: bool = False
     """For outputs that were not named."""
     id: str | None = None
-    shared: dict[str, SharedTensor] = field(default_factory=dict)
+    shared: Mapping[str, SharedTensor] = _NOTHING_SHARED
     """Inputs that lie in shared memory."""
     within_s: float | None = None
     """How long the client waits (Triton's `timeout`, in microseconds)."""
@@ -79,8 +81,7 @@ class InferRequest:
     """Whether state is to be kept between requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A body in parts; `json_bytes` is the first part's length where raw tensors follow it."""
 
     parts: list[bytes | memoryview]
