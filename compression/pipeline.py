@@ -25,6 +25,7 @@ from compression.passes import (
     stored,
     structured_pruning,
     unrolling,
+    unstructured_pruning,
 )
 from compression.statistics import Range
 from compression.words import explain
@@ -159,6 +160,14 @@ def _prune(model: onnx.ModelProto, parameters: dict[str, Any], context: Context)
     return structured_pruning.apply(model, settings, evidence=evidence)
 
 
+def _zero(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    if model is not context.reference:
+        raise BadModel("cannot prune weights behind a pass that is not exact in float: prune first")
+    settings = unstructured_pruning.Settings.model_validate(parameters)
+    evidence = context.seen() if settings.needs_inputs else None
+    return unstructured_pruning.apply(model, settings, evidence=evidence)
+
+
 PASSES: dict[str, Pass] = {
     "simplified": _keep,
     "quantization": _quantize,
@@ -172,12 +181,13 @@ PASSES: dict[str, Pass] = {
     "equalization": _equalize,
     "reconstruction": _reconstruct,
     "structured_pruning": _prune,
+    "unstructured_pruning": _zero,
     packed.NAME: _pack,
 }
 EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""
-FLOAT = EXACT | {"structured_pruning"}
-"""Passes that return a float model which the next ones approximate: EXACT, and cuts."""
+FLOAT = EXACT | {"structured_pruning", "unstructured_pruning"}
+"""Passes that return a float model which the next ones approximate: EXACT, cuts and zeros."""
 
 
 def run(

@@ -68,10 +68,18 @@ def upper(gram: Floats, *, damping: float) -> Floats | None:
         return None
 
 
-def round_all(weights: Floats, scales: Floats, factor: Floats, limits: Limits) -> Floats:
+def round_all(
+    weights: Floats,
+    scales: Floats,
+    factor: Floats,
+    limits: Limits,
+    *,
+    zeros: NDArray[np.bool_] | None = None,
+) -> Floats:
     """Return integers [g, outputs, n] for weights of that shape, with scales [g, outputs].
 
-    `factor` is what `upper` gives.
+    `factor` is what `upper` gives. `zeros` says which weights stay zero, whatever others leave
+    them to take over: it goes on to those behind.
     """
     left = weights / scales[..., None]
     rounded = np.zeros_like(left)
@@ -82,6 +90,8 @@ def round_all(weights: Floats, scales: Floats, factor: Floats, limits: Limits) -
         for at in range(begin, end):
             neighbour = rounded[..., at - 1] if at % 2 else None
             rounded[..., at] = limits.nearest(left[..., at], neighbour)
+            if zeros is not None:
+                rounded[..., at] = np.where(zeros[..., at], 0.0, rounded[..., at])
             error = (left[..., at] - rounded[..., at]) / factor[:, None, at, at]
             errors[..., at - begin] = error
             left[..., at + 1 : end] -= error[..., None] * factor[:, None, at, at + 1 : end]

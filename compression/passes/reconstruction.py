@@ -141,7 +141,8 @@ def _rounded(
         decided = np.abs(ordered).max(axis=axes) > (_PAIR // 2 - 1) * scale
         scale = np.where(decided & (least > 0), np.minimum(scale, least), scale)
         scale = scale.astype(np.float32).astype(np.float64)
-    q = feedback.round_all(ordered, scale, factor, limits)
+    # Zeros are what pruning left: a packed file is small by them.
+    q = feedback.round_all(ordered, scale, factor, limits, zeros=ordered == 0)
     return _Rounded(q[:, :, np.argsort(order)], scale)
 
 

@@ -7,7 +7,7 @@ matrices of moments, drawn towards the weights as they were cut; how strongly, s
 are not fitted to.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class Fitted:
     after: float
 
 
-class _Sums:
+class Sums:
     """Moments of inputs x and targets y: float64 [groups, ...]."""
 
     def __init__(self, groups: int, inputs: int, outputs: int) -> None:
@@ -56,13 +56,13 @@ class _Sums:
         self.xy += turned @ y
         self.yy += np.square(y, dtype=np.float64).sum(1)
 
-    def plus(self, other: "_Sums") -> "_Sums":
-        found = _Sums(*self.x.shape, self.y.shape[1])
+    def plus(self, other: "Sums") -> "Sums":
+        found = Sums(*self.x.shape, self.y.shape[1])
         for name in ("count", "x", "y", "xx", "xy", "yy"):
             setattr(found, name, getattr(self, name) + getattr(other, name))
         return found
 
-    def centred(self, *, shifts: bool) -> "_Centred":
+    def centred(self, *, shifts: bool) -> "Centred":
         count = max(1, self.count)
         x, y = self.x / count, self.y / count
         xx, xy, yy = self.xx / count, self.xy / count, self.yy / count
@@ -70,11 +70,11 @@ class _Sums:
             xx = xx - x[:, :, None] * x[:, None, :]
             xy = xy - x[:, :, None] * y[:, None, :]
             yy = yy - y**2
-        return _Centred(x, y, xx, xy, yy, shifts)
+        return Centred(x, y, xx, xy, yy, shifts)
 
 
 @dataclass(frozen=True)
-class _Centred:
+class Centred:
     """Means and second moments, about the means where a bias takes these over."""
 
     x: Floats
@@ -110,6 +110,9 @@ class _Centred:
         return np.asarray(np.linalg.solve(self.xx + strength * eye, right), np.float64)
 
 
+Fit = Callable[[onnx.ModelProto, Sequence[Pair], Sequence[tuple[Sums, Sums]]], Iterable[Fitted]]
+
+
 def refit(
     original: onnx.ModelProto,
     cut: onnx.ModelProto,
@@ -117,12 +120,14 @@ def refit(
     parts: Parts,
     *,
     ridge: float | None = None,
+    fit: Fit | None = None,
 ) -> tuple[Fitted, ...]:
     """Fit the layers in `stays` of the model `cut` anew, in place; returns what became of them.
 
     `stays` says of each layer, by what it makes, which channels stay. `ridge` None: chosen for
-    each layer. Layers whose matrices do not fit into the memory of the evidence, or whose values
-    are not finite, stay as they are cut.
+    each layer. `fit` fits one layer in another way, from the sums of the part that is fitted to
+    and of the part that judges. Layers whose matrices do not fit into the memory of the evidence,
+    or whose values are not finite, stay as they are cut.
     """
     names = frozenset(stays)
     wanted, found = layers.find(original, among=names), layers.find(cut, among=names)
@@ -144,7 +149,10 @@ def refit(
                 sums = runs.stream(step, several, last=at == len(batches))
                 for name in batch:
                     own, sums = sums[: len(chains[name])], sums[len(chains[name]) :]
-                    fitted += _fit(cut, chains[name], own, ridge=ridge)
+                    if fit is not None:
+                        fitted += fit(cut, chains[name], own)
+                    else:
+                        fitted += _fit(cut, chains[name], own, ridge=ridge)
     finally:
         runs.close()
     return tuple(fitted)
@@ -181,10 +189,10 @@ class _Runs:
         """At which step a layer is fitted."""
         return self._step[name]
 
-    def stream(self, step: int, fitted: Sequence[Pair], *, last: bool) -> list[tuple[_Sums, _Sums]]:
+    def stream(self, step: int, fitted: Sequence[Pair], *, last: bool) -> list[tuple[Sums, Sums]]:
         """Run all samples; moments of the part that is fitted to, and of the other."""
         parts, count = self._parts, len(self._parts.judges)
-        sums = [(_Sums(*pair.shape), _Sums(*pair.shape)) for pair in fitted]
+        sums = [(Sums(*pair.shape), Sums(*pair.shape)) for pair in fitted]
         reads, targets = (
             run.values(step, names, parts.feeds(), count=count, last=last)
             for run, names in (
@@ -217,12 +225,12 @@ def _rows(
 def _fit(
     cut: onnx.ModelProto,
     chain: Sequence[Pair],
-    sums: Sequence[tuple[_Sums, _Sums]],
+    sums: Sequence[tuple[Sums, Sums]],
     *,
     ridge: float | None,
 ) -> Iterator[Fitted]:
     """Find how strongly each step is drawn, then solve all of them on all samples."""
-    solved: list[tuple[Pair, _Centred, float]] = []
+    solved: list[tuple[Pair, Centred, float]] = []
     for pair, (fit, judge) in zip(chain, sums, strict=True):
         own, other = (one.centred(shifts=pair.shifts) for one in (fit, judge))
         if not all(np.isfinite(one).all() for one in (own.xx, own.xy, other.xx, other.xy)):
@@ -239,7 +247,7 @@ def _fit(
 
 
 def _chosen(
-    cut: onnx.ModelProto, pair: Pair, own: _Centred, other: _Centred, *, ridge: float | None
+    cut: onnx.ModelProto, pair: Pair, own: Centred, other: Centred, *, ridge: float | None
 ) -> tuple[Fitted, Floats | None]:
     """The strength that the samples that judge like best, and its weights; None: as it is."""
     prior, shift = pair.prior(cut)
