@@ -13,7 +13,7 @@ import onnx
 
 from compression import runtime
 from compression.calibration.material import Material
-from compression.choosing import preview, refining, search, sensitivities
+from compression.choosing import front, preview, refining, search, sensitivities
 from compression.choosing.preview import Preview
 from compression.choosing.search import DYNAMIC, WEIGHTS
 from compression.job import CompressJob, PassSpec, Recipe, Runtime, Sensitivity
@@ -80,7 +80,7 @@ class Exploring:
             best = self._given_back(first)
             if self._pays(best):
                 best = self._finished(best)
-                self._mixed(best)
+                self._tightened([best, *self._mixed(best)])
         return self.looks
 
     def _facts(self) -> search.Facts:
@@ -165,17 +165,28 @@ class Exploring:
                 best = tried
         return best
 
-    def _mixed(self, best: Preview) -> None:
+    def _mixed(self, best: Preview) -> list[Preview]:
         """Leave the worst nodes float, where the best is not good yet."""
         spec = refining.static(best.recipe)
         if spec is None or best.sqnr_db >= GOOD_DB:
-            return
+            return []
         base, names = self._eligible(best.recipe)
         figures = self._alone(base, best.recipe, spec, names)
         self.nodes = sensitivities.of(self._model, figures)
-        for recipe in refining.mixed(best.recipe, figures, floor_db=CULPRIT_DB):
-            if self._in_time():
-                self._look(recipe)
+        recipes = refining.mixed(best.recipe, figures, floor_db=CULPRIT_DB)
+        return [self._look(recipe) for recipe in recipes if self._in_time()]
+
+    def _tightened(self, found: Sequence[Preview]) -> None:
+        """Draw in the ranges of those that are not good yet and worth a trial, while it pays."""
+        for first in front.split([one for one in found if one.agreement]).front:
+            best = first
+            for recipe in refining.tightened(first.recipe):
+                if best.sqnr_db >= GOOD_DB or not self._in_time():
+                    break
+                tried = self._look(recipe)
+                if tried.sqnr_db < best.sqnr_db + LEAST_GAIN_DB or _value(tried) < _value(best):
+                    break
+                best = tried
 
     def _widened(self) -> None:
         """Store in 16 bits those constants whose rounding is felt, as few as it takes."""

@@ -10,6 +10,8 @@ MOST_FLOAT = 12
 """The most nodes that a mixed recipe leaves float for the sake of accuracy."""
 STATIC = "quantization"
 ROUNDING = (STATIC, "reconstruction")
+REACHES = (0.35, 0.1, 0.0)
+"""How far ranges go from typical extremes to the most extreme one, step by step."""
 BEFORE_ALL = ("equalization",)
 """Passes that change the float model, so that those that round find it so."""
 
@@ -33,6 +35,20 @@ def mixed(best: Recipe, sqnr_db: Mapping[str, float], *, floor_db: float) -> tup
         for count in counts
         if count < len(sqnr_db)
     )
+
+
+def tightened(recipe: Recipe) -> tuple[Recipe, ...]:
+    """Return the recipe with shorter ranges: what is more extreme saturates, the rest is finer."""
+    spec = static(recipe)
+    if spec is None:
+        return ()
+    found = []
+    for reach in REACHES:
+        if reach < spec.parameters.get("reach", 1.0):
+            shorter = PassSpec(name=STATIC, parameters={**spec.parameters, "reach": reach})
+            passes = tuple(shorter if one is spec else one for one in recipe.passes)
+            found.append(Recipe(label=f"{recipe.label}, reach {reach:g}", passes=passes))
+    return tuple(found)
 
 
 def without(recipe: Recipe, names: Iterable[str], why: str) -> Recipe:

@@ -172,6 +172,16 @@ def recipe() -> Recipe:
     return Recipe(label="int8", passes=passes)
 
 
+def test_ranges_are_drawn_in_step_by_step() -> None:
+    found = refining.tightened(recipe())
+    reaches = [one.passes[0].parameters["reach"] for one in found]
+    assert reaches == [0.35, 0.1, 0.0]
+    assert [one.passes[1:] for one in found] == [recipe().passes[1:]] * 3
+    (last,) = refining.tightened(found[1])
+    assert last.passes[0].parameters == {"weights": "s8", "reach": 0.0}
+    assert refining.tightened(found[2]) == refining.tightened(Recipe(label="float")) == ()
+
+
 def test_mixed_recipes_leave_the_worst_nodes_float() -> None:
     figures = {"a": 10.0, "b": 50.0, "c": 20.0, "d": 60.0, "e": 30.0}
     found = refining.mixed(recipe(), figures, floor_db=40)
