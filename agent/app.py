@@ -32,7 +32,7 @@ from agent.store.catalog import Catalog
 from agent.telemetry import status_page
 from agent.telemetry.reporter import Reporter
 from agent.telemetry.view import Counts, HostMeter
-from agent.wiring import losses
+from agent.wiring import losses, offering
 from agent.wiring.ground import in_memory, own, trusted
 from agent.wiring.inbox import Inbox
 from agent.wiring.outlook import Outlook, default_budget, keep_status, online, say_goodbye
@@ -100,6 +100,7 @@ class App:
         self._supervisor = Supervisor(
             host=settings.http_host,
             port=settings.http_port,
+            offer=offering.offer(settings),
             private_dir=self._state_dir / "run",
             on_crash=self._on_crash,
             on_up=self._changed.set,

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
 
     http_host: str = "127.0.0.1"
     http_port: Port = 8000
+    http_token_file: Path | None = None
+    """Holds the token that clients must show: `Authorization: Bearer TOKEN`."""
+    http_to_anybody: bool = False
+    """With a `http_host` that others reach: they may ask without a token."""
     health_host: str = "127.0.0.1"
     health_port: Port = 8002
 

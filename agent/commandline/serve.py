@@ -55,6 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shared-memory", action="store_true",
         help="clients may pass tensors in system shared memory; only trusted ones should",
     )  # fmt: skip
+    parser.add_argument(
+        "--token-file", type=Path, metavar="PATH",
+        help="clients must show what it holds: Authorization: Bearer TOKEN",
+    )  # fmt: skip
+    parser.add_argument(
+        "--to-anybody", action="store_true",
+        help="with --host: others in the network may ask without a token",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -103,6 +111,8 @@ async def _serve(requests: list[LoadRequest], arguments: argparse.Namespace) -> 
             shared_memory=arguments.shared_memory,
             model_control=arguments.model_control,
             most_waiting=arguments.waiting,
+            token_file=arguments.token_file,
+            to_anybody=arguments.to_anybody,
         ),
     )
     stopping = asyncio.Event()

@@ -56,8 +56,9 @@ def prepare(
     leaves nothing behind; without it, or where its path is too long, in a temporary folder.
 
     Raises:
-        BadInput, Unavailable: as agent.host.listening.
+        BadInput, Unavailable: as agent.host.listening and Offer.check.
     """
+    offer.check(host)
     with contextlib.ExitStack() as closing:
         public = [closing.enter_context(listening.tcp(host, port))]
         if unix_path is not None:

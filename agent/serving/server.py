@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -45,7 +46,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     opened, stopping = asyncio.Event(), asyncio.Event()
     shared = Regions() if arguments.shared_memory else None
     service = Service(slots, shared=shared, model_control=arguments.model_control)
-    public = Door(public_api.ROUTES, service, bounds=bounds)
+    token = arguments.token_file and arguments.token_file.read_text("ascii").strip()
+    public = Door(public_api.ROUTES, service, bounds=bounds, token=token)
     private = Door(private_api.routes(open_public=opened.set), service, bounds=bounds)
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, stopping.set)
@@ -84,6 +86,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--shared-memory", action="store_true", help="clients may share memory")
     parser.add_argument("--model-control", action="store_true", help="clients may load and unload")
     parser.add_argument("--most-waiting", type=int, default=MOST_WAITING, help="for one model")
+    parser.add_argument("--token-file", type=Path, help="what clients must show")
     return parser.parse_args(argv)
 
 
