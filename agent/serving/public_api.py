@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.protocol import tensors
 from agent.protocol.oip import Spec
-from agent.serving import inference, repository, sharing_api, statistics
+from agent.serving import inference, openapi, repository, sharing_api, statistics
 from agent.serving.api import Answer, Match, Request, Routes, as_json, route
 from agent.serving.faults import NotOffered
 from agent.serving.service import Service
@@ -86,6 +86,10 @@ def _not_offered(_service: Service, request: Request, _match: Match) -> Answer:
     raise NotOffered(f"cannot {request.method} {request.path[:80]}: not offered here")
 
 
+def _openapi(_service: Service, _request: Request, _match: Match) -> Answer:
+    return as_json(openapi.document())
+
+
 _SHARED = "/v2/systemsharedmemory"
 _REGION = _SHARED + r"(?:/region/(?P<region>[^/]+))?"
 _ABSENT = r"/v2(?:/models/[^/]+)?/(?:trace/setting|logging|cudasharedmemory(?:/.*)?)"
@@ -106,6 +110,7 @@ ROUTES = Routes(
     route("POST", _SHARED + "/region/(?P<region>[^/]+)/register", sharing_api.register),
     route("POST", _REGION + "/unregister", sharing_api.unregister),
     route("GET", "/v2", _server),
+    route("GET", r"/openapi\.json", _openapi),
     route("GET", _ABSENT, _not_offered),
     route("POST", _ABSENT, _not_offered),
 )

@@ -14,7 +14,6 @@ from agent.protocol.crash_page import CrashPage
 from agent.serving import api, public_api
 from agent.serving.api import Answer, Request
 from agent.serving.faults import Busy, Expired
-from agent.serving.pace import INLINE_S, PROOF, Pace
 from agent.serving.service import Service
 from agent.serving.slot import Slots
 from agent.serving.variant import Ran, Variant
@@ -113,28 +112,3 @@ async def test_a_timeout_in_microseconds_is_a_504(page: CrashPage, tmp_path: Pat
     assert (await post(0)).status == 200
     (status,) = slots.status(acknowledged=0).models
     assert (status.requests, status.failures) == (3, 1)
-
-
-def test_a_model_that_was_slow_once_proves_itself_anew() -> None:
-    pace = Pace(took_s=1e-5, size=100)
-    assert pace.quick(100)
-    pace.learn(INLINE_S * 50, 100)
-    for _ in range(PROOF):
-        assert not pace.quick(100)
-        pace.learn(1e-5, 100)
-    assert pace.quick(100)
-
-
-def test_inputs_much_larger_than_all_that_were_quick_are_not_trusted() -> None:
-    pace = Pace(took_s=1e-5, size=100)
-    assert pace.quick(200)
-    assert not pace.quick(201)
-    pace.learn(1e-5, 201)
-    assert pace.quick(402)
-
-
-def test_a_model_that_nobody_could_warm_begins_on_its_thread() -> None:
-    pace = Pace()
-    assert not pace.quick(0)
-    pace.learn(1e-5, 64)
-    assert pace.quick(64)
