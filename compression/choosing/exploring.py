@@ -13,7 +13,7 @@ import onnx
 
 from compression import runtime
 from compression.calibration.material import Material
-from compression.choosing import front, preview, refining, search, sensitivities
+from compression.choosing import front, preview, refining, search, sensitivities, sparing
 from compression.choosing.preview import Preview
 from compression.choosing.search import DYNAMIC, WEIGHTS
 from compression.job import CompressJob, PassSpec, Recipe, Runtime, Sensitivity
@@ -81,6 +81,7 @@ class Exploring:
             if self._pays(best):
                 best = self._finished(best)
                 self._tightened([best, *self._mixed(best)])
+        self._spared()
         return self.looks
 
     def _facts(self) -> search.Facts:
@@ -202,6 +203,13 @@ class Exploring:
             for first in firsts:
                 if names and target_db > first.sqnr_db and self._in_time():
                     self._look(refining.widened(first.recipe, names))
+
+    def _spared(self) -> None:
+        """Pack, and prune single weights, where a size is asked for that nothing else reaches."""
+        size = Path(self._job.model_path).stat().st_size
+        for recipe in sparing.recipes(self.looks, self._job.budget, original_bytes=size):
+            if self._in_time(sparing.RUNS):
+                self._look(recipe)
 
     def _alone(
         self, model: onnx.ModelProto, recipe: Recipe, spec: PassSpec, names: Sequence[str]

@@ -1,0 +1,72 @@
+"""Zeros and packing come up only where a size is asked for that integers cannot reach."""
+
+from pathlib import Path
+
+import pytest
+
+from compression import pipeline
+from compression.choosing import sparing
+from compression.choosing.preview import Preview
+from compression.job import Agreement, Budget, PassSpec, Recipe
+
+STORED = Recipe(label="int8 weights", passes=(PassSpec(name="stored"),))
+STATIC = Recipe(
+    label="int8 per-channel",
+    passes=(PassSpec(name="equalization"), PassSpec(name="quantization"), PassSpec(name="stored")),
+)
+
+
+def look(recipe: Recipe, size_bytes: int, value: float | None = 0.99) -> Preview:
+    agreement = None if value is None else Agreement(
+        value=value, low=value - 0.01, high=min(1.0, value + 0.01), kind="logits", output="y",
+        samples=60, split="choosing",
+    )  # fmt: skip
+    return Preview(recipe=recipe, key=recipe.label, path=Path("x"), size_bytes=size_bytes,
+                   agreement=agreement)  # fmt: skip
+
+
+LOOKS = [look(STORED, 260_000), look(STATIC, 250_000)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "labels"),
+    [
+        (Budget(), []),
+        (Budget(latency_ratio=0.5, memory_ratio=0.5), []),
+        (Budget(size_ratio=0.25), []),
+        (Budget(size_mib=1.0), []),
+        (Budget(size_ratio=0.24), ["packed", "50% zeros, packed"]),
+        (Budget(size_ratio=0.15), ["50% zeros, packed", "60% zeros, packed"]),
+        (Budget(size_mib=0.08), ["80% zeros, packed", "90% zeros, packed"]),
+        (Budget(size_ratio=0.9, size_mib=0.08), ["80% zeros, packed", "90% zeros, packed"]),
+        (Budget(size_ratio=0.01), ["90% zeros, packed"]),  # how near it comes
+    ],
+)
+def test_they_follow_the_size_that_is_asked_for(budget: Budget, labels: list[str]) -> None:
+    found = sparing.recipes(LOOKS, budget, original_bytes=1_000_000)
+    assert [one.label for one in found] == [f"int8 per-channel, {label}" for label in labels]
+
+
+def test_they_begin_with_the_smallest_that_is_alike_enough() -> None:
+    # What failed has no size, and what is small enough but answers otherwise is of no use.
+    looks = [look(STORED, 260_000), look(STATIC, 100_000, value=0.9), look(STATIC, 0, value=None)]
+    budget = Budget(size_ratio=0.15)
+    (first, _) = sparing.recipes(looks, budget, original_bytes=1_000_000)
+    assert first.label.startswith("int8 weights, ")
+    assert not sparing.recipes(looks[1:2], budget, original_bytes=1_000_000)
+
+
+def test_zeros_come_before_what_rounds_and_packing_last() -> None:
+    names = [spec.name for spec in sparing.sparse(STATIC, 0.7).passes]
+    assert names == [
+        "equalization", "unstructured_pruning", "quantization", "stored", "packed",
+    ]  # fmt: skip
+    assert set(names) <= set(pipeline.PASSES)
+    assert [spec.name for spec in sparing.sparse(STORED, 0.0).passes] == ["stored", "packed"]
+
+
+def test_an_estimate_falls_with_the_share_of_zeros() -> None:
+    sizes = [sparing.packed_bytes(1000, share) for share in sparing.STEPS]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == pytest.approx(837.5)
+    assert 110 < sizes[-1] < 150  # measured: .13 to .15 of the int8 weights
