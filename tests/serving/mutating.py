@@ -31,8 +31,9 @@ WORDS = [
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 8, 2**31, 2**63 - 1, 2**63, -(2**63), 2**64,
     1e308, -1e-320, 0.5, "", "x", "y", "\0", "\ud7ff" * 50, "z" * 3000, [], {}, [[]], [{}], {"": 0},
-    [0.5] * 8, [[0.5] * 8], [1, 8], [0, 2**40], [8, -1], [1] * 40, [[[[[[[[1]]]]]]]], "FP16", "FP32",
-    "INT64", "UINT8", "BOOL", "BYTES", "BF16", ["a", "\u00e4"], ROW, {"binary_data_size": 32}, {"binary_data_size": -1},
+    [0.5] * 8, [[0.5] * 8], [1, 8], [0, 2**40], [8, -1], [1] * 40, [[[[[[[[1]]]]]]]], "FP16",
+    "FP32", "INT64", "UINT8", "BOOL", "BYTES", "BF16", ["a", "\u00e4"], ROW,
+    {"binary_data_size": 32}, {"binary_data_size": -1},
     {"shared_memory_region": "r", "shared_memory_byte_size": 32}, {"classification": 10**9},
 ]  # fmt: skip
 KEYS = [
