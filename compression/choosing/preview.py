@@ -45,6 +45,8 @@ class Preview(Words):
     cpu_ratio: float = _NEVER
     """The median over the samples of this process's CPU times, candidate over original."""
     problem: str | None = None
+    predicted_ratio: float | None = None
+    """What the table of kernels said before it was made, where it was asked."""
 
 
 def look(
