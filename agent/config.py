@@ -69,8 +69,8 @@ class Settings(BaseSettings):
 
     telemetry_interval_s: Seconds = 60.0
     spool_mib: Annotated[float, Field(gt=0)] = 8.0
-    window_topics: Annotated[int, Field(ge=1, le=32)] = 24
-    """Chunk topics asked for at once in a pull."""
+    window_topics: Annotated[int, Field(ge=1, le=32)] = 16
+    """Chunk topics asked for at once in a pull; each may hold 120 KiB of memory."""
     pull_timeout_s: Seconds = 20.0
     """How long a pull may bring nothing before it reports what is missing."""
     pull_kib_per_s: Annotated[float, Field(gt=0)] | None = None

@@ -22,7 +22,7 @@ async def blobs(
     topics: Topics,
     names: Sequence[str],
     timeout_s: float,
-    window: int = 24,
+    window: int = 16,
     pace: Pace | None = None,
 ) -> AsyncGenerator[tuple[str, bytes], None]:
     """Yield (sha256 from the topic, payload as it came) for each name, in any order.
@@ -83,7 +83,10 @@ class _Pull:
     async def next_message(self, asking: "asyncio.Task[None]") -> Message | None:
         """The next chunk; None where it is time to look at the connection again."""
         try:
-            message = await asyncio.wait_for(self._arrived.get(), _LOOK_AGAIN_S)
+            if self._arrived.empty():
+                message = await asyncio.wait_for(self._arrived.get(), _LOOK_AGAIN_S)
+            else:
+                message = self._arrived.get_nowait()
         except TimeoutError:
             if asking.done():
                 asking.result()

@@ -41,7 +41,7 @@ async def fetch_file(
     get: Get,
     target: Path,
     has: Sequence[Source] = (),
-    window: int = 24,
+    window: int = 16,
     on_progress: OnProgress | None = None,
 ) -> Fetched:
     """Bring the file to `target`, whole and verified, or leave `target` as it was.
