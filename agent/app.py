@@ -100,6 +100,7 @@ class App:
         self._supervisor = Supervisor(
             host=settings.http_host,
             port=settings.http_port,
+            unix_path=settings.http_unix_path,
             offer=offering.offer(settings),
             private_dir=self._state_dir / "run",
             on_crash=self._on_crash,

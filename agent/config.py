@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     """Holds the token that clients must show: `Authorization: Bearer TOKEN`."""
     http_to_anybody: bool = False
     """With a `http_host` that others reach: they may ask without a token."""
+    http_unix_path: Path | None = None
+    """A Unix socket on which the models answer too."""
+    http_shared_memory: bool = False
+    """Clients may pass tensors in system shared memory. They could crash the server by it."""
+    http_most_waiting: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Requests that may wait for one model; beyond it they are told to come again."""
     health_host: str = "127.0.0.1"
     health_port: Port = 8002
 

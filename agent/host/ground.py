@@ -5,7 +5,7 @@ import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,22 @@ def prepare(
 ) -> Ground:  # fmt: skip
     """Bind the public sockets (TCP, and a Unix socket where a path is given) and the private one.
 
-    The private one lies in `private_dir`, which is ours alone and outlives us, so that a kill
+    Where systemd hands sockets over, these are the public ones. The private one lies in
+    `private_dir`, which is ours alone and outlives us, so that a kill
     leaves nothing behind; without it, or where its path is too long, in a temporary folder.
 
     Raises:
         BadInput, Unavailable: as agent.host.listening and Offer.check.
     """
-    offer.check(host)
     with contextlib.ExitStack() as closing:
-        public = [closing.enter_context(listening.tcp(host, port))]
-        if unix_path is not None:
+        public = [closing.enter_context(each) for each in listening.handed_over()]
+        hosts = [each.getsockname()[0] for each in public if each.family != socket.AF_UNIX]
+        for each in hosts if public else [host]:
+            offer.check(each)
+        bound = not public
+        if bound:
+            public.append(closing.enter_context(listening.tcp(host, port)))
+        if bound and unix_path is not None:
             public.append(closing.enter_context(listening.unix(unix_path)))
             closing.callback(unix_path.unlink, missing_ok=True)
         private_path = closing.enter_context(_private(private_dir)) / "server.sock"
@@ -70,7 +76,7 @@ def prepare(
         closing.callback(os.close, page_fd)
         os.ftruncate(page_fd, crash_page.BYTES)
         return Ground(
-            http_port=public[0].getsockname()[1],
+            http_port=_port(public),
             public=tuple(public),
             private=private,
             private_path=private_path,
@@ -79,6 +85,12 @@ def prepare(
             offer=offer,
             _closing=closing.pop_all(),
         )
+
+
+def _port(public: Sequence[socket.socket]) -> int:
+    """The first TCP port; 0 where there are only Unix sockets."""
+    ports = [each.getsockname()[1] for each in public if each.family != socket.AF_UNIX]
+    return int(ports[0]) if ports else 0
 
 
 @contextlib.contextmanager

@@ -48,6 +48,7 @@ class Keeper:
         self.shut = False
         self.life: Life | None = None
         self.status: ServerStatus | None = None
+        self._resting: tuple[str, ...] = ()
         self.restarts = 0
 
     async def run(self, ground_: Ground) -> None:
@@ -112,7 +113,8 @@ class Keeper:
         while missed < self._pace.missed:
             await asyncio.sleep(self._pace.poll_s)
             try:
-                self._heard(await life.beat(timeout_s=self._pace.answer_s))
+                self._heard(status := await life.beat(timeout_s=self._pace.answer_s))
+                self._resting = status.resting
                 missed = 0
             except Unavailable as error:
                 missed += 1
@@ -128,7 +130,8 @@ class Keeper:
         if request is None:  # unloaded while others were being loaded
             return
         try:
-            await life.client.load(request)
+            resting = request.sha256 in self._resting
+            await life.client.load(request.model_copy(update={"resting": resting}))
             if self._wanted.get(name) is None:  # unloaded meanwhile
                 await life.client.unload(name)
         except TrimtabError as error:

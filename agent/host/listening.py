@@ -1,4 +1,4 @@
-"""Binds the sockets that the agent owns and its server accepts on.
+"""Binds the sockets that the agent owns and its server accepts on, or takes them from systemd.
 
 The agent owns them, so that callers wait in the backlog, and are not refused, while the server
 restarts.
@@ -7,11 +7,13 @@ restarts.
 import os
 import socket
 import stat
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from agent.errors import BadInput, Unavailable
 
 BACKLOG = 1024
+_FIRST_FD = 3
 PATH_BYTES = 100
 """sun_path is 108 bytes on Linux, and some clients know less (unix(7))."""
 
@@ -74,3 +76,31 @@ def _clear(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise Unavailable(f"cannot listen on {path}: somebody listens there already")
+
+
+def handed_over(
+    environment: MutableMapping[str, str] = os.environ, *, first: int = _FIRST_FD
+) -> list[socket.socket]:
+    """Take the listening sockets that systemd opened for this process, once (sd_listen_fds(3)).
+
+    Raises:
+        BadInput: one of them does not listen, or is no stream.
+    """
+    ours = environment.get("LISTEN_PID") == str(os.getpid())
+    count = environment.pop("LISTEN_FDS", "0")
+    environment.pop("LISTEN_PID", None)
+    environment.pop("LISTEN_FDNAMES", None)
+    if not ours or not count.isdecimal():
+        return []
+    taken = []
+    for descriptor in range(first, first + int(count)):
+        try:
+            os.set_inheritable(descriptor, False)
+            line = socket.socket(fileno=descriptor)
+            listens = line.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise BadInput(f"cannot use descriptor {descriptor}: {error.strerror}") from error
+        if not listens or line.type != socket.SOCK_STREAM:
+            raise BadInput(f"cannot use descriptor {descriptor}: no stream that listens")
+        taken.append(line)
+    return taken

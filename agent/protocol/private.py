@@ -86,4 +86,4 @@ class ServerStatus(Words):
     rss_mib: float
     models: tuple[ModelStatus, ...]
     resting: tuple[str, ...] = ()
-    """What clients have unloaded, and may load again."""
+    """The sha256 of what clients have unloaded, and may load again."""

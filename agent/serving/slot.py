@@ -238,7 +238,7 @@ class Slots:
                 )
                 for key, each in counts.items()
             ),
-            resting=tuple(self.resting),
+            resting=tuple(request.sha256 for request in self.resting.values()),
         )
 
 

@@ -11,7 +11,12 @@ def offer(settings: Settings) -> Offer:
     Raises:
         BadConfig: others could reach it and nobody said that they may, or its token is none.
     """
-    made = Offer(token_file=settings.http_token_file, to_anybody=settings.http_to_anybody)
+    made = Offer(
+        shared_memory=settings.http_shared_memory,
+        most_waiting=settings.http_most_waiting,
+        token_file=settings.http_token_file,
+        to_anybody=settings.http_to_anybody,
+    )
     try:
         made.check(settings.http_host)
     except BadInput as error:

@@ -1,6 +1,9 @@
 """Triton's own client, unchanged, over all that it can ask; and each error that it may get."""
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from agent.host.life import Pace
 from agent.host.offer import Offer
 from tests.simulators import models, serving
 from tests.simulators.serving import Running
@@ -263,6 +267,30 @@ def test_repository_requests_that_are_none_are_a_400(server: Running, body: byte
     paths = ["index"] if b"ready" in body else ["models/mlp/load", "models/mlp/unload"]
     for path in paths:
         assert server.ask("POST", f"/v2/repository/{path}", body)[0] == 400
+
+
+def test_what_a_client_unloaded_stays_so_when_the_server_is_killed(tmp_path: Path) -> None:
+    offer = Offer(model_control=True)
+    with serving.running(offer=offer, pace=Pace(poll_s=0.05)) as server:
+        with triton.InferenceServerClient(server.address) as client:
+            server.load("mlp", models.mlp(tmp_path / "mlp.onnx"))
+            server.load("pair", serving.pair(tmp_path / "pair.onnx"))
+            client.unload_model("mlp")
+            until_told(server)
+        assert server.supervisor.status is not None
+        os.kill(server.supervisor.status.pid, signal.SIGKILL)
+        with triton.InferenceServerClient(server.address) as client:
+            assert client.is_model_ready("pair")  # answered by the next process
+            assert not client.is_model_ready("mlp")
+            client.load_model("mlp")
+            assert client.is_model_ready("mlp")
+
+
+def until_told(server: Running) -> None:
+    deadline = time.monotonic() + 20
+    while server.supervisor.status is None or not server.supervisor.status.resting:
+        assert time.monotonic() < deadline, "no heartbeat told"
+        time.sleep(0.01)
 
 
 def test_clients_may_not_unload_unless_that_is_allowed(tmp_path: Path) -> None:
