@@ -10,12 +10,13 @@ from agent.host import children
 from agent.host.blame import Verdict
 from agent.host.client import Client
 from agent.host.ground import Ground
-from agent.host.talking import TAIL_LINES
 from agent.protocol.private import ServerStatus
 
 _MODULE = "agent.serving.server"
 _SERIAL_S = 60
-_LINE = 300
+_TAIL_LINES = 80
+"""Of a crash: its cause comes first, then what every thread was doing."""
+_LINE = 200
 _NOTICE_S = 0.5
 
 
@@ -49,7 +50,7 @@ class Life:
 
     def __init__(self, process: asyncio.subprocess.Process, client: Client, pace: Pace) -> None:
         self.client = client
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._listening = asyncio.create_task(self._listen(process), name="server log")
         self._process = process
         self._pace = pace
