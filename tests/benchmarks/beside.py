@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +77,19 @@ def start() -> Start:
             await supervisor.stop()
 
     return asyncio.run(once())
+
+
+def told(starts: Sequence[Start]) -> str:
+    """Several starts as text."""
+    ready = sorted(each.ready_s for each in starts)
+    return (
+        f"start: {statistics.median(ready):.2f} s (best {ready[0]:.2f}), "
+        f"{min(each.cpu_s for each in starts):.2f} s of CPU; "
+        f"{max(each.rss_mib for each in starts):.0f} MiB RSS before any model"
+    )
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of all threads of a process so far, as the scheduler counts it (proc(5))."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)

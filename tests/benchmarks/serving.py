@@ -1,9 +1,10 @@
 """What the server adds to a bare `session.run`, beside a server that does nothing.
 
-`./dev run python -m tests.benchmarks.serving [--rounds N] [--out FILE]`. All ways of asking take
-turns, burst by burst, so that what else the machine does falls on all of them; client and server
-are pinned to one core, then to one each. Where a figure is in brackets it is the best round's:
-what a quiet machine shows.
+`./dev run python -m tests.benchmarks.serving [--rounds N] [--peer] [--out FILE]`. All ways of
+asking take turns, burst by burst, so that what else the machine does falls on all of them; client
+and server are pinned to one core, then to one each. A figure in brackets is the best round's: what
+a quiet machine shows. CPU is the server's own, by the kernel's account: on a busy machine it says
+more than the time that a call took.
 """
 
 import argparse
@@ -12,226 +13,164 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
 
-from tests.benchmarks import beside, lean
-from tests.benchmarks.beside import Nothing
-from tests.benchmarks.lean import Address, Line, Question
-from tests.simulators import models, serving
-from tests.simulators.serving import Running
+from agent.host.offer import Offer
+from tests.benchmarks import beside, lean, serving_peer, ways
+from tests.benchmarks.ways import Way
+from tests.simulators import serving
 
 BURST_S = 0.03
 PRESS_S = 0.4
-CONNECTIONS = 8
 CORES = {"one core": (0, 0), "two cores": (0, 1)}
-"""Where the server is pinned, and where the client."""
-WAYS = {
-    "mlp": ("JSON TCP", "JSON Unix", "binary TCP", "binary Unix"),
-    "cnn": ("binary TCP", "binary Unix"),
-    "echo": ("binary TCP", "binary Unix"),
-}
-"""How each model is asked. `echo` passes 4.9 MB through."""
+"""Where the servers are pinned, and where the client."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """A model, its input, and the session that runs it without a server."""
+class Spread:
+    """One kind of call over the rounds: the median of their medians, and the best of them."""
 
-    name: str
-    input_name: str
-    array: NDArray[np.float32]
-    path: Path
+    median_us: float
+    best_us: float
 
-    def bare(self) -> Callable[[], Any]:
-        """A call of `session.run`."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(self.path), options)
-        inputs = {self.input_name: self.array}
-        return lambda: session.run(None, inputs)
-
-    def question(self, form: str) -> Question:
-        """Ask for it in JSON or binary."""
-        return lean.infer(self.name, self.input_name, self.array, binary=form == "binary")
-
-
-def cases(folder: Path) -> tuple[Case, ...]:
-    """A model of microseconds, a CNN of milliseconds, and 4.9 MB through an Identity."""
-    random = np.random.default_rng(0)
-    row = random.normal(size=(1, 8)).astype("f4")
-    image = random.normal(size=(1, 3, 32, 32)).astype("f4")
-    frame = random.normal(size=(1280, 960)).astype("f4")
-    return (
-        Case("mlp", "x", row, models.mlp(folder / "mlp.onnx")),
-        Case("cnn", "image", image, models.cnn(folder / "cnn.onnx", width=192)),
-        Case("echo", "x", frame, serving.echo(folder / "echo.onnx", "FP32")),
-    )
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of asking for one model: ours, the null server's, and the bare call."""
-
-    name: str
-    transport: str
-    bare: Callable[[], Any]
-    ours: tuple[Line, ...]
-    floors: tuple[Line, ...]
+    def __str__(self) -> str:
+        return f"{self.median_us:.1f} ({self.best_us:.1f})"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One way on some cores: microseconds per call, requests per second of 8 connections."""
+    """One way of asking on some cores."""
 
     way: str
     cores: str
-    bare_us: float
-    bare_best_us: float
-    floor_us: float
-    floor_best_us: float
-    ours_us: float
-    ours_best_us: float
+    bare: Spread
+    floor: Spread
+    """The null server's, with as many bytes."""
+    ours: Spread
+    others: dict[str, Spread]
     over_us: float
     """The median of the rounds' differences to the bare call."""
-    ratio: float
+    cpu_us: float
+    """Of our server for each request, its run of the model included."""
     noise: float
     """Of the bare call: how far the middle half of the rounds' medians spreads."""
-    per_s: float
-    per_s_best: float
-    floor_per_s: float
+    per_s: float = 0.0
+    """Requests per second over eight connections: median, best, and the null server's best."""
+    best_per_s: float = 0.0
+    floor_per_s: float = 0.0
+
+    @property
+    def over_best_us(self) -> float:
+        """Between the best rounds."""
+        return self.ours.best_us - self.bare.best_us
+
+    @property
+    def ratio_best(self) -> float:
+        """Between the best rounds."""
+        return self.ours.best_us / self.bare.best_us
 
 
-@contextlib.contextmanager
-def ways(server: Running, unix: Path, folder: Path) -> Iterator[tuple[list[Way], Nothing]]:
-    """Load the models and open the lines."""
-    host, port = server.address.split(":")
-    ours: dict[str, Address] = {"TCP": (host, int(port)), "Unix": unix}
-    with contextlib.ExitStack() as stack:
-        floors = stack.enter_context(beside.nothing(folder))
-        found = []
+@dataclass
+class Taken:
+    """What the rounds brought for one way: rows of microseconds, and of requests per second."""
 
-        def line(*given: Any, **options: Any) -> Line:
-            made = Line(*given, **options)
-            stack.callback(made.close)
-            return made
-
-        for case in cases(folder):
-            server.load(case.name, case.path)
-            bare = case.bare()
-            for name in WAYS[case.name]:
-                form, transport = name.split()
-                asked = case.question(form)
-                lines = tuple(line(ours[transport], asked) for _ in range(CONNECTIONS))
-                size, idle = lines[0].answer_bytes, floors.addresses[transport]
-                empty = tuple(line(idle, asked, answer_bytes=size) for _ in lines)
-                found.append(Way(f"{case.name} {name}", transport, bare, lines, empty))
-        yield found, floors
+    times: list[dict[str, float]]
+    cpu_us: list[float]
+    pressed: list[tuple[float, float]]
 
 
-def answered(line: Line) -> NDArray[np.float32]:
-    """The only output of the answer that came first, flat."""
-    lengths = [each for each in line.head.split(b"\r\n") if b"inference-header" in each.lower()]
-    if lengths:
-        text = int(lengths[0].split(b":")[1])
-        return np.frombuffer(line.body[text:], "<f4")
-    return np.array(json.loads(line.body)["outputs"][0]["data"], "f4")
-
-
-def measured(found: list[Way], *, rounds: int, cores: str) -> list[Figure]:
+def measured(found: Sequence[Way], pid: int, *, rounds: int, cores: str) -> list[Figure]:
     """Let all ways take turns."""
-    taken: dict[str, list[tuple[float, ...]]] = {way.name: [] for way in found}
-    pressed: dict[str, list[tuple[float, ...]]] = {way.name: [] for way in found}
+    taken = {way.name: Taken([], [], []) for way in found}
     for turn in range(rounds):
         for way in found:
-            calls = (way.bare, way.floors[0].ask, way.ours[0].ask)
-            bursts = (lean.timed_us(call, seconds=BURST_S) for call in calls)
-            taken[way.name].append(tuple(float(np.median(burst)) for burst in bursts))
+            row = taken[way.name]
+            calls = {"bare": way.bare, "floor": way.floors[0].ask, "ours": way.ours[0].ask}
+            calls |= {name: line.ask for name, line in way.others.items()}
+            times = {}
+            for name, call in calls.items():
+                before_ns = beside.cpu_ns(pid)
+                burst = lean.timed_us(call, seconds=BURST_S)
+                times[name] = float(np.median(burst))
+                if name == "ours":
+                    row.cpu_us.append((beside.cpu_ns(pid) - before_ns) / 1e3 / len(burst))
+            row.times.append(times)
             if way.name.startswith("mlp") and turn % 4 == 0:
-                pair = (way.ours, way.floors)
-                pressed[way.name].append(
-                    tuple(lean.pressed(lines, seconds=PRESS_S) for lines in pair)
+                ours, floor = (
+                    lean.pressed(lines, seconds=PRESS_S) for lines in (way.ours, way.floors)
                 )
-    return [_figure(way.name, cores, taken[way.name], pressed[way.name]) for way in found]
+                row.pressed.append((ours, floor))
+    return [_figure(name, cores, row) for name, row in taken.items()]
 
 
-def _figure(
-    name: str, cores: str, taken: list[tuple[float, ...]], pressed: list[tuple[float, ...]]
-) -> Figure:
-    bare, floor, ours = (list(column) for column in zip(*taken, strict=True))
-    low, middle, high = statistics.quantiles(bare, n=4)
-    ours_per_s, floor_per_s = zip(*pressed, strict=True) if pressed else ((0.0,), (0.0,))
+def _figure(name: str, cores: str, taken: Taken) -> Figure:
+    columns = {key: [row[key] for row in taken.times] for key in taken.times[0]}
+    spreads = {key: Spread(statistics.median(each), min(each)) for key, each in columns.items()}
+    low, middle, high = statistics.quantiles(columns["bare"], n=4)
+    known = {"bare", "floor", "ours"}
+    speeds = {}
+    if taken.pressed:
+        ours, floor = zip(*taken.pressed, strict=True)
+        speeds = {
+            "per_s": statistics.median(ours), "best_per_s": max(ours), "floor_per_s": max(floor),
+        }  # fmt: skip
     return Figure(
         way=name,
         cores=cores,
-        bare_us=middle,
-        bare_best_us=min(bare),
-        floor_us=statistics.median(floor),
-        floor_best_us=min(floor),
-        ours_us=statistics.median(ours),
-        ours_best_us=min(ours),
-        over_us=statistics.median(o - b for o, b in zip(ours, bare, strict=True)),
-        ratio=statistics.median(o / b for o, b in zip(ours, bare, strict=True)),
+        **{key: spreads[key] for key in sorted(known)},
+        others={key: each for key, each in spreads.items() if key not in known},
+        over_us=statistics.median(row["ours"] - row["bare"] for row in taken.times),
+        cpu_us=min(taken.cpu_us),
         noise=(high - low) / middle,
-        per_s=statistics.median(ours_per_s),
-        per_s_best=max(ours_per_s),
-        floor_per_s=statistics.median(floor_per_s),
+        **speeds,
     )
 
 
-def table(figures: list[Figure]) -> str:
+def table(figures: Sequence[Figure]) -> str:
     """The figures as text."""
     lines = [
-        f"{'way':18} {'cores':9} {'bare us':>16} {'null us':>16} {'ours us':>16} "
-        f"{'over bare':>16} {'x bare':>12} {'8 lines /s':>16} {'null /s':>8} {'noise':>5}"
+        f"{'way':17} {'cores':9} {'bare us':>16} {'null us':>16} {'ours us':>17} {'over bare':>17}"
+        f" {'x bare':>6} {'CPU us':>7} {'8 lines, /s':>15} {'null':>6} {'noise':>5}"
     ]
     for each in figures:
-        over_best, ratio_best = (
-            each.ours_best_us - each.bare_best_us,
-            each.ours_best_us / each.bare_best_us,
-        )
-        cells = [
-            f"{each.bare_us:.1f} ({each.bare_best_us:.1f})",
-            f"{each.floor_us:.1f} ({each.floor_best_us:.1f})",
-            f"{each.ours_us:.1f} ({each.ours_best_us:.1f})",
-            f"{each.over_us:.1f} ({over_best:.1f})",
-        ]
-        speed = f"{each.per_s:.0f} ({each.per_s_best:.0f})" if each.per_s else "-"
+        over = f"{each.over_us:.1f} ({each.over_best_us:.1f})"
+        speed = f"{each.per_s:.0f} ({each.best_per_s:.0f})" if each.per_s else ""
         lines.append(
-            f"{each.way:18} {each.cores:9} " + " ".join(f"{cell:>16}" for cell in cells)
-            + f" {f'{each.ratio:.2f} ({ratio_best:.2f})':>12} {speed:>16} {each.floor_per_s:8.0f}"
-            + f" {each.noise:5.0%}"
-        )  # fmt: skip
+            f"{each.way:17} {each.cores:9} {each.bare!s:>16} {each.floor!s:>16} {each.ours!s:>17}"
+            f" {over:>17} {each.ratio_best:6.2f} {each.cpu_us:7.1f} {speed:>15}"
+            f" {each.floor_per_s:6.0f} {each.noise:5.0%}"
+        )
+        lines += [
+            f"{'':8}{name:>9} {'':9} {'':33}{other!s:>18}" for name, other in each.others.items()
+        ]
     return "\n".join(lines)
 
 
-def run(*, rounds: int) -> list[Figure]:
+def run(*, rounds: int, peer: bool = False) -> list[Figure]:
     """Measure all ways on one core and on two."""
-    figures = []
     allowed = os.sched_getaffinity(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with (
-            serving.running(unix_path=folder / "oip.sock") as server,
-            ways(server, folder / "oip.sock", folder) as (found, floors),
-        ):
-            status = server.supervisor.status
-            assert status is not None
-            try:
-                for cores, (theirs, ours) in CORES.items():
-                    for pid in (status.pid, *floors.pids):
-                        beside.pin(pid, theirs)
-                    beside.pin(os.getpid(), ours)
-                    figures += measured(found, rounds=rounds, cores=cores)
-            finally:
-                os.sched_setaffinity(0, allowed)
+    figures = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        unix = folder / "oip.sock"
+        server = stack.enter_context(
+            serving.running(unix_path=unix, offer=Offer(shared_memory=True))
+        )
+        others = stack.enter_context(serving_peer.running(ways.cases(folder))) if peer else None
+        addresses = {} if others is None else {others.name: others.address}
+        found, floors = stack.enter_context(ways.opened(server, unix, folder, addresses))
+        status = server.supervisor.status
+        assert status is not None
+        stack.callback(os.sched_setaffinity, 0, allowed)
+        for cores, (theirs, ours) in CORES.items():
+            for pid in (status.pid, *floors.pids, *(() if others is None else (others.pid,))):
+                beside.pin(pid, theirs)
+            beside.pin(os.getpid(), ours)
+            figures += measured(found, status.pid, rounds=rounds, cores=cores)
     return figures
 
 
@@ -240,22 +179,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--peer", action="store_true", help="KServe's SDK beside ours")
     parser.add_argument("--out", type=Path, help="the figures as JSON")
     arguments = parser.parse_args()
     starts = [beside.start() for _ in range(arguments.starts)]
-    figures = run(rounds=arguments.rounds)
+    figures = run(rounds=arguments.rounds, peer=arguments.peer)
     print(table(figures))
-    print(
-        f"start: {statistics.median(each.ready_s for each in starts):.2f} s "
-        f"(best {min(each.ready_s for each in starts):.2f}), "
-        f"{min(each.cpu_s for each in starts):.2f} s of CPU; "
-        f"{max(each.rss_mib for each in starts):.0f} MiB RSS before any model"
-    )
+    print(beside.told(starts))
     if arguments.out:
-        document = {
-            "figures": [asdict(each) for each in figures],
-            "starts": [asdict(each) for each in starts],
-        }
+        document = {"figures": list(map(asdict, figures)), "starts": list(map(asdict, starts))}
         arguments.out.write_text(json.dumps(document, indent=1))
 
 
