@@ -15,6 +15,7 @@ from compression.job import Recipe
 from compression.passes import (
     blocks,
     correction,
+    dead_channels,
     dynamic,
     equalization,
     packed,
@@ -160,6 +161,13 @@ def _prune(model: onnx.ModelProto, parameters: dict[str, Any], context: Context)
     return structured_pruning.apply(model, settings, evidence=evidence)
 
 
+def _bury(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    if model is not context.reference:
+        raise BadModel("cannot cut channels behind a pass that is not exact in float: cut first")
+    settings = dead_channels.Settings.model_validate(parameters)
+    return dead_channels.apply(model, settings, evidence=context.evidence)
+
+
 def _zero(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
     if model is not context.reference:
         raise BadModel("cannot prune weights behind a pass that is not exact in float: prune first")
@@ -182,11 +190,12 @@ PASSES: dict[str, Pass] = {
     "reconstruction": _reconstruct,
     "structured_pruning": _prune,
     "unstructured_pruning": _zero,
+    "dead_channels": _bury,
     packed.NAME: _pack,
 }
 EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""
-FLOAT = EXACT | {"structured_pruning", "unstructured_pruning"}
+FLOAT = EXACT | {"dead_channels", "structured_pruning", "unstructured_pruning"}
 """Passes that return a float model which the next ones approximate: EXACT, cuts and zeros."""
 
 
