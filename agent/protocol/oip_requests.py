@@ -3,18 +3,23 @@
 What is read is checked for form; whether it fits a model is for the model to say.
 """
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from agent.errors import BadInput
-from agent.protocol import tensors
-from agent.protocol.oip import InferRequest, Shared, SharedTensor, Spec, Wanted
-from agent.protocol.tensors import Array
+from agent.protocol import oip_inputs, tensors
+from agent.protocol.oip import InferRequest, Spec, Wanted
+from agent.protocol.oip_inputs import Given
 
 _MOST_CLASSES = 2**31
+_MOST_TENSORS = 1024
+_REMEMBERED = 256
+_REMEMBERED_BYTES = 2048
+_SHARED = b"shared_memory_region"
 
 
 def read_request(body: memoryview, *, json_bytes: int | None = None) -> InferRequest:
@@ -28,8 +33,35 @@ def read_request(body: memoryview, *, json_bytes: int | None = None) -> InferReq
     """
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise BadInput(f"cannot split a body of {len(body)} bytes after {json_bytes} bytes")
+    text = body[:json_bytes]
+    # Frame after frame such a request says the same, in front of other data or about them.
+    says_the_same = json_bytes is not None or _SHARED in bytes(text[:_REMEMBERED_BYTES])
+    said = (
+        _remembered(bytes(text))
+        if says_the_same and len(text) <= _REMEMBERED_BYTES
+        else _read(text)
+    )
+    tail = body[len(body) if json_bytes is None else json_bytes :]
+    inputs, shared = oip_inputs.arrays(said.tensors, tail)
+    return InferRequest(
+        inputs, said.outputs, said.binary, said.id, shared, said.within_s, said.sequence
+    )
+
+
+class _Said(NamedTuple):
+    """What the JSON of a request says."""
+
+    tensors: tuple[Given, ...]
+    outputs: tuple[Wanted, ...]
+    binary: bool
+    id: str | None
+    within_s: float | None
+    sequence: bool
+
+
+def _read(text: bytes | memoryview) -> _Said:
     try:
-        document = orjson.loads(body[:json_bytes])
+        document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadInput(f"cannot read the request as JSON: {error}") from error
     if not isinstance(document, dict):
@@ -37,19 +69,19 @@ def read_request(body: memoryview, *, json_bytes: int | None = None) -> InferReq
     identity = document.get("id")
     if not isinstance(identity, str | None):
         raise BadInput(f"cannot read the request: id {identity!r:.40} is no string")
-    parameters = _parameters(document, "the request")
+    parameters = oip_inputs.parameters(document, "the request")
     binary = _flag(parameters, "the request", "binary_data_output", default=False)
-    tail = body[len(body) if json_bytes is None else json_bytes :]
-    inputs, shared = _read_inputs(_listed(document, "inputs"), tail)
-    return InferRequest(
-        inputs=inputs,
+    return _Said(
+        tensors=oip_inputs.read(_listed(document, "inputs")),
         outputs=tuple(_read_wanted(each, binary) for each in _listed(document, "outputs")),
         binary=binary,
         id=identity,
-        shared=shared,
         within_s=_timeout_s(parameters) if parameters else None,
         sequence=bool(parameters) and parameters.get("sequence_id", 0) not in (0, ""),
     )
+
+
+_remembered = functools.lru_cache(_REMEMBERED)(_read)
 
 
 def _timeout_s(parameters: dict[str, Any]) -> float | None:
@@ -59,69 +91,19 @@ def _timeout_s(parameters: dict[str, Any]) -> float | None:
     return timeout_us / 1e6 or None
 
 
-def _read_inputs(
-    listed: Sequence[dict[str, Any]], tail: memoryview
-) -> tuple[dict[str, Array], dict[str, SharedTensor]]:
-    inputs: dict[str, Array] = {}
-    shared: dict[str, SharedTensor] = {}
-    at = 0
-    for tensor in listed:
-        name = tensor["name"]
-        if name in inputs or name in shared:
-            raise BadInput(f"cannot read input '{name}': given twice")
-        shape, dtype = tensors.header(name, tensor)
-        parameters = _parameters(tensor, f"input '{name}'")
-        place = _place(parameters, f"input '{name}'") if parameters else None
-        if place is not None:
-            if "data" in tensor or "binary_data_size" in parameters:
-                raise BadInput(f"cannot read input '{name}': both data and shared memory are given")
-            shared[name] = SharedTensor(place, dtype, shape)
-            continue
-        if "binary_data_size" not in parameters:
-            inputs[name] = tensors.from_json(name, tensor.get("data"), dtype=dtype, shape=shape)
-            continue
-        size = parameters["binary_data_size"]
-        if type(size) is not int or not 0 <= size <= len(tail) - at:
-            raise BadInput(
-                f"cannot read input '{name}': binary_data_size {size!r:.40}, "
-                f"but {len(tail) - at} bytes are left in the body"
-            )
-        inputs[name] = tensors.from_bytes(name, tail[at : at + size], dtype=dtype, shape=shape)
-        at += size
-    if at != len(tail):
-        raise BadInput(f"cannot read the request: {len(tail) - at} bytes after the last input")
-    return inputs, shared
-
-
 def _read_wanted(tensor: dict[str, Any], binary: bool) -> Wanted:
     name = tensor["name"]
-    parameters = _parameters(tensor, f"output '{name}'")
+    parameters = oip_inputs.parameters(tensor, f"output '{name}'")
     if not parameters:
         return Wanted(name, binary)
     what = f"output '{name}'"
     classes = parameters.get("classification", 0)
     if type(classes) is not int or not 0 <= classes <= _MOST_CLASSES:
         raise BadInput(f"cannot give {what}: classification {classes!r:.40} is no count of classes")
-    place = _place(parameters, what)
+    place = oip_inputs.place_of(parameters, what)
     if place is not None and classes:
         raise BadInput(f"cannot give {what}: classes do not go to shared memory")
     return Wanted(name, _flag(parameters, what, "binary_data", default=binary), classes, place)
-
-
-def _place(parameters: dict[str, Any], what: str) -> Shared | None:
-    """Where in shared memory, if anywhere; region and size are required together."""
-    region = parameters.get("shared_memory_region")
-    size = parameters.get("shared_memory_byte_size")
-    if region is None and size is None:
-        return None
-    offset = parameters.get("shared_memory_offset", 0)
-    numbers = [each for each in (offset, size) if type(each) is int and 0 <= each < 2**63]
-    if not isinstance(region, str) or len(numbers) < 2:
-        raise BadInput(
-            f"cannot find {what} in shared memory: region {region!r:.40}, "
-            f"byte_size {size!r:.40}, offset {offset!r:.40}"
-        )
-    return Shared(region, *numbers)
 
 
 def _listed(document: dict[str, Any], field: str) -> list[dict[str, Any]]:
@@ -130,19 +112,12 @@ def _listed(document: dict[str, Any], field: str) -> list[dict[str, Any]]:
         return []
     if not isinstance(listed, list):
         raise BadInput(f"cannot read the request: {field} is no list of tensors")
+    if len(listed) > _MOST_TENSORS:
+        raise BadInput(f"cannot read {len(listed)} {field}: at most {_MOST_TENSORS}")
     for tensor in listed:
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
             raise BadInput(f"cannot read the request: one of {field} has no name")
     return listed
-
-
-def _parameters(holder: dict[str, Any], what: str) -> dict[str, Any]:
-    parameters = holder.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise BadInput(f"cannot read {what}: parameters is no object")
-    return parameters
 
 
 def _flag(parameters: dict[str, Any], what: str, name: str, *, default: bool) -> bool:

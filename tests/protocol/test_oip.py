@@ -139,7 +139,7 @@ def test_binary_data_that_lie_askew_are_copied() -> None:
         ({"shape": [1], "datatype": "FP32", "parameters": []}, "parameters is no object"),
         (
             {"shape": [1], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}},
-            "shared memory is not offered",
+            "in shared memory: region 'r', byte_size None",
         ),
     ],
 )
@@ -201,3 +201,30 @@ def test_a_raw_body_fills_the_one_free_dimension() -> None:
 def test_a_raw_body_that_does_not_fill_the_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match=r"^cannot read input 'x'"):
         oip_requests.read_raw(memoryview(bytes(12)), inputs=[Spec("x", np.dtype("<f4"), shape)])
+
+
+def test_what_was_read_before_is_not_mistaken_for_what_comes_now() -> None:
+    def asked(value: float, **changed: Any) -> oip.InferRequest:
+        tensor = {"name": "x", "shape": [2], "datatype": "FP32", **changed}
+        tensor.setdefault("parameters", {"binary_data_size": 8})
+        text = json.dumps({"inputs": [tensor], "id": "1"}).encode()
+        body = text + np.full(2, value, "f4").tobytes()
+        return oip_requests.read_request(memoryview(body), json_bytes=len(text))
+
+    first, second = asked(1.0), asked(2.0)
+    assert first.inputs["x"].tolist() == [1, 1]
+    assert second.inputs["x"].tolist() == [2, 2]
+    assert asked(3.0, shape=[1, 2]).inputs["x"].shape == (1, 2)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="shape"):
+            asked(1.0, shape=[3])
+
+
+def test_tensors_are_bounded_in_number() -> None:
+    tensors_ = [
+        {"name": str(at), "shape": [0], "datatype": "FP32", "data": []} for at in range(1025)
+    ]
+    for field in ("inputs", "outputs"):
+        text = json.dumps({"inputs": [], field: tensors_}).encode()
+        with pytest.raises(BadInput, match=f"cannot read 1025 {field}: at most 1024"):
+            oip_requests.read_request(memoryview(text))
