@@ -13,7 +13,7 @@ frame of them (RFC 8878). Numbers are little-endian.
 | SPARSE | elements, many of them `fill` | a bit for each, lowest first: not `fill`; planes of those |
 
 Exponents and high bytes say nearly the same everywhere and lie together in planes; a bit for each
-element and an entropy coder come close to what positions must cost (docs/adr/0007).
+element and an entropy coder come close to what positions must cost (docs/adr/0008).
 """
 
 import struct
