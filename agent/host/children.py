@@ -75,6 +75,10 @@ def _limit(pid: int, limits: Limits) -> None:
     if limits.idle:
         os.setpriority(os.PRIO_PROCESS, pid, 19)
         os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        # Between sessions the kernel weighs whole autogroups (sched(7)): without this a session of
+        # its own would get as much as the server, idle as its only process may be.
+        with contextlib.suppress(OSError):  # a kernel without them needs no more
+            Path(f"/proc/{pid}/autogroup").write_text("19")
     if limits.first_to_die:
         with contextlib.suppress(OSError):  # raising one's own score needs no privilege
             Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
