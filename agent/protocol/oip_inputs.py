@@ -86,7 +86,7 @@ def place_of(parameters: dict[str, Any], what: str) -> Shared | None:
     numbers = [each for each in (offset, size) if type(each) is int and 0 <= each < 2**63]
     if not isinstance(region, str) or len(numbers) < 2:
         raise BadInput(
-            f"cannot find {what} in shared memory: region {region!r:.40}, "
+            f"cannot read {what}: it is to lie in shared memory: region {region!r:.40}, "
             f"byte_size {size!r:.40}, offset {offset!r:.40}"
         )
     return Shared(region, *numbers)
