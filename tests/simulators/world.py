@@ -22,8 +22,8 @@ from agent.protocol.capturing import (
     CaptureOrder,
     CaptureStatus,
     Compared,
-    GatherJob,
     Gathered,
+    GatherJob,
     ShadowJob,
 )
 from agent.protocol.manifest import FileRef, Files, Manifest
@@ -253,6 +253,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def _shadow(self, job: ShadowJob) -> AsyncIterator[Callable[[], Compared]]:
+        del job
         await self._act("shadow")
         begun = self.asked.get("m", 0)
         label = self.live_label()
