@@ -86,7 +86,7 @@ def split(looks: Sequence[T]) -> Sorted[T]:
                 break
     front = [look for at, look in enumerate(looks) if at not in beaten]
     return Sorted(
-        front=tuple(_spread(front)),
+        front=tuple(spread(front)),
         behind=tuple((looks[at], by) for at, by in beaten.items()),
     )
 
@@ -96,7 +96,8 @@ def _twins(a: Figures, b: Figures, at: int, other: int) -> bool:
     return beats(b, a) and other > at
 
 
-def _spread(front: Sequence[T]) -> list[T]:
+def spread(front: Sequence[T]) -> list[T]:
+    """Put the best compromise first, then the corners, then what is farthest from all before."""
     if not front:
         return []
     best = max(_value(one) for one in front)

@@ -1,5 +1,6 @@
 """The two trials of a candidate: one on the inputs that choose, one on those that report."""
 
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ ROUNDS = 24
 MOST_SECONDS = 60.0
 TRIAL_SHARE = 1 / 8
 """Of the job's time, for one trial: a candidate needs two, and several are to be tried."""
+MARGIN = 1.25
+"""Of a trial over the longest one before it."""
 _BASELINE_SECONDS = 5.0
 
 
@@ -54,7 +57,8 @@ class Trials:
         self._job = job
         self._material = material
         self._shelf = shelf
-        self._ask = listener.trial
+        self._taken_s: dict[int, float] = {}
+        self._listener = listener
 
     def choosing(self, file: Path) -> TrialAnswer:
         """Measure a candidate on the inputs that decide about it."""
@@ -78,6 +82,23 @@ class Trials:
         runs = 2 * count + 3 * ROUNDS + 20
         most = min(MOST_SECONDS, TRIAL_SHARE * 60 * self._job.minutes)
         return max(3.0, min(most, 3 * runs * self.once_ms / 1000 + 1.0))
+
+    def expected_s(self, count: int) -> float:
+        """How long a trial on `count` samples will take: as long as the longest one has taken.
+
+        Before any has, as long as it may.
+        """
+        taken = self._taken_s.get(count)
+        return self.seconds(count) if taken is None else min(MARGIN * taken, self.seconds(count))
+
+    def _ask(self, job: TrialJob) -> TrialAnswer:
+        began = time.monotonic()
+        answer = self._listener.trial(job)
+        count = len(job.sample_indices or ())
+        if answer.measurement is not None and self.once_ms is not None:
+            taken = time.monotonic() - began
+            self._taken_s[count] = max(taken, self._taken_s.get(count, 0.0))
+        return answer
 
     def marked(self, found: Measurement) -> Measurement:
         """Mark the agreement as a guess where nobody named the output's kind."""

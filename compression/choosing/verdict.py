@@ -6,6 +6,7 @@ All of it by the choosing part of the inputs: what reports is read when the choi
 from collections.abc import Sequence
 
 from compression import ladder
+from compression.choosing import front
 from compression.choosing.preview import Preview
 from compression.job import Budget, Measurement
 from compression.ruler import timing
@@ -62,7 +63,7 @@ def in_line(
     `looks` are the front, in order. First come those that look as if they met the budget, then a
     few that do not, since a lower demand might be met by them. `size_mib` is the original's.
     """
-    fits = [look for look in looks if not _over(look, budget, size_mib)]
+    fits = front.spread([look for look in looks if not _over(look, budget, size_mib)])
     misses = [look for look in looks if _over(look, budget, size_mib)]
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]

@@ -99,6 +99,17 @@ def test_what_looks_beyond_the_budget_is_tried_last() -> None:
     assert [one.recipe.label for one in rest] == ["fits 6", "slow"]
 
 
+def test_of_what_fits_the_best_compromise_is_tried_first() -> None:
+    looks = [
+        look(0.965, low=0.95, mib=0.5, cpu=0.4, label="quick, but too far"),
+        look(mib=10, cpu=0.73, db=100, label="exact and large"),
+        look(0.99, mib=3, cpu=0.7, label="close and small"),
+    ]
+    first, _ = verdict.in_line(looks, [], Budget(min_agreement=0.98), size_mib=11)
+    labels = [one.recipe.label for one in first]
+    assert labels == ["close and small", "exact and large", "quick, but too far"]
+
+
 def labels(device: DeviceClass, **counts: int) -> list[str]:
     facts = search.Facts(weighted=counts, elementwise=3, looked_up=0, stored=bool(counts))
     return [recipe.label for recipe in search.candidates(facts, device)]
