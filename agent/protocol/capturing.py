@@ -22,8 +22,8 @@ class CaptureOrder(Words):
     """Keep some of the requests to one model in `folder`; `most` of 0 ends it.
 
     `reservoir`: a uniform sample of all requests (Vitter, "Random sampling with a reservoir",
-    1985), none twice. `queue`: with their answers, for a reader that takes them away; while `most` wait
-    none is added. Only answers of the variant `sha256` are kept in a queue.
+    1985), none twice. `queue`: with their answers, for a reader that takes them away; while `most`
+    wait none is added. Only answers of the variant `sha256` are kept in a queue.
     """
 
     name: str

@@ -147,6 +147,7 @@ def check(folder: Path, story: Story, cut_at: int, wanted: Any) -> None:
     assert run(folder, story) == 0, "the next start"
     assert json.loads((folder / "end.json").read_text()) == wanted
     assert not list(folder.rglob("*.partial")), "what was half written is gone"
+    assert not list(folder.rglob("*.damaged")), "no record was ever half of one"
 
 
 @pytest.mark.parametrize("name", STORIES)
