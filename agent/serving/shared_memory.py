@@ -19,6 +19,8 @@ from agent.serving.faults import Busy, NotFound
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory (shm_overview(7))
 MOST_REGIONS = 256
+MOST_BYTES = 2**30
+"""Of one region: making sure of its pages may charge them to this process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,10 @@ class Regions:
                 raise BadInput(
                     f"cannot register '{name[:80]}': {byte_size} bytes from {offset} of {key!r}, "
                     f"which has {size}"
+                )
+            if byte_size > MOST_BYTES:
+                raise BadInput(
+                    f"cannot register '{name[:80]}': {byte_size} bytes, at most {MOST_BYTES}"
                 )
             # Pages that exist only on paper would be a bus error when memory ends.
             os.posix_fallocate(file, offset, byte_size)

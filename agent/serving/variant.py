@@ -184,9 +184,13 @@ class Variant:
             if not queued.done() and not queued.cancel():
                 stop.now()
 
+        def done(_: "Future[Ran]") -> None:
+            with suppress(RuntimeError):  # the loop is closed: the server has ended
+                loop.call_soon_threadsafe(arrived)
+
         timer = None if within_s is None else loop.call_later(within_s, expired)
         outcome.add_done_callback(settled)
-        queued.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived))
+        queued.add_done_callback(done)
         return outcome
 
     def _thread(self) -> ThreadPoolExecutor:

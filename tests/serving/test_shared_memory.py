@@ -385,6 +385,18 @@ def test_a_registration_that_is_no_json_is_refused(server: Running, body: bytes)
     assert server.ask("POST", "/v2/systemsharedmemory/region/r/register", body)[0] == 400
 
 
+def test_a_region_of_paper_is_not_made_real(tmp_path: Path) -> None:
+    name = f"trimtab-{uuid.uuid4().hex}"
+    (FOLDER / name).touch()
+    try:
+        os.truncate(FOLDER / name, 2**40)  # takes no memory until somebody touches it
+        with pytest.raises(BadInput, match=r"1099511627776 bytes, at most 1073741824"):
+            Regions().register("r", key=name, offset=0, byte_size=2**40)
+        assert (FOLDER / name).stat().st_blocks == 0
+    finally:
+        (FOLDER / name).unlink()
+
+
 def test_a_link_and_a_folder_are_no_shared_memory(tmp_path: Path) -> None:
     name = f"trimtab-{uuid.uuid4().hex}"
     (tmp_path / "secret").write_bytes(bytes(4096))
