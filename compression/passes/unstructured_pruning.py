@@ -143,9 +143,7 @@ def _patterns(
     scores = shares.Scores()
     for one in found:
         scores.add(one.name, targets.scored(one, seen))
-    return {
-        name: Pattern(share, "layer") for name, share in scores.shares(settings.share).items()
-    }
+    return {name: Pattern(share, "layer") for name, share in scores.shares(settings.share).items()}
 
 
 def _stays(one: Target) -> Stays:

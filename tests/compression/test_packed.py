@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
@@ -51,6 +51,7 @@ def constants(draw: st.DrawFn) -> np.ndarray:
     return filled
 
 
+@settings(deadline=None)
 @given(st.lists(constants(), min_size=1, max_size=4))
 def test_what_was_packed_comes_back_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, arrays: list[np.ndarray]
@@ -61,6 +62,7 @@ def test_what_was_packed_comes_back_to_the_last_bit(
     assert reading.expanded_bytes(path) == len(plain)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_come_back(tmp_path_factory: pytest.TempPathFactory, plain: bytes) -> None:
     path = written(tmp_path_factory.getbasetemp(), writing.pack(plain or b"\0"))
@@ -155,6 +157,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
         reading.expand(written(tmp_path, PACKED[:length]))
 
 
+@settings(deadline=None)
 @given(at=st.integers(8, len(PACKED) - 1), flip=st.integers(1, 255))
 def test_a_corrupt_byte_is_refused(
     tmp_path_factory: pytest.TempPathFactory, at: int, flip: int
@@ -165,9 +168,10 @@ def test_a_corrupt_byte_is_refused(
     try:
         found = reading.expand(path)
     except BadModel as error:
-        assert str(error).startswith("cannot expand model.onnx.packed: ")  # noqa: PT017 - or equal
-    else:
-        assert found == reading.expand(written(path.parent, PACKED))  # a bit nobody reads
+        found = str(error).encode()
+    # Where a changed bit is one that nobody reads, what was packed still comes out.
+    whole = reading.expand(written(path.parent, PACKED))
+    assert found == whole or found.startswith(b"cannot expand model.onnx.packed: ")
 
 
 def file(size: int, *parts: bytes) -> bytes:
