@@ -273,6 +273,8 @@ class Rung(Words):
     verified: bool = True
     """False where no real inputs have shown how alike it answers."""
     probe: str | None = None
+    predicted_ratio: float | None = None
+    """The share of the original's CPU time that was forecast before it was made, if any was."""
     chosen_by: Agreement | None = None
     """What it was chosen and ordered by; `measurement` is on inputs that chose nothing."""
 
@@ -283,6 +285,8 @@ class Rejected(Words):
     recipe: Recipe
     reason: str
     measurement: Measurement | None = None
+    predicted_ratio: float | None = None
+    """As of a Rung."""
     tried: bool = True
     """False where nothing speaks against it but that others promised more."""
 

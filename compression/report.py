@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from compression import forecasts
 from compression.job import (
     Agreement,
     Division,
@@ -77,6 +78,7 @@ def table(ladder: Ladder) -> str:
         lines += ["", "rejected"]
         lines += [f"   {_why(one)}" for one in ladder.rejected if one.tried]
         lines += [f"   {text}" for text in (untried(ladder.rejected),) if text]
+    lines += forecasts.lines(ladder)
     return "\n".join(lines) + "\n"
 
 

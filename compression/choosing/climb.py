@@ -6,18 +6,31 @@ from pathlib import Path
 
 import onnx
 
-from compression import graph, ladder, report
+from compression import graph, ladder, report, runtime
 from compression.calibration.material import Material
-from compression.choosing import preview, sensitivities
+from compression.choosing import bounds, preview, sensitivities
+from compression.choosing.cutting import PRUNED, Cutting
 from compression.choosing.exploring import Exploring
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener
 from compression.choosing.trying import Trying
-from compression.job import CompressJob, Ladder, ModelRef, Recipe, Rejected, Sensitivity
+from compression.job import (
+    CompressJob,
+    Ladder,
+    ModelRef,
+    Recipe,
+    Rejected,
+    Runtime,
+    Sensitivity,
+)
+from compression.latency import asking
+from compression.latency.table import Table
 from compression.regular import quantized
 
 COMPRESSED = Recipe(label="compressed")
 """Stands for every candidate of a model that cannot be compressed."""
+CUTTING_SHARE = 0.6
+"""Of the time that is left, for cuts where a budget asks for them; the rest is for trials."""
 NOTHING_TO_DO = "cannot compress: it has no float weights"
 
 
@@ -61,6 +74,7 @@ class Climb:
                 looks, hopeless = [], quantized.reason(model)
             else:
                 looks, hopeless = self._explore(material, model), NOTHING_TO_DO
+                looks = [*looks, *self._cut(material, model, looks, trying)]
             if not looks:
                 trying.reject(Rejected(recipe=COMPRESSED, reason=hopeless))
             trying.run(looks, make=lambda one: preview.make(material, model, one))
@@ -75,6 +89,34 @@ class Climb:
             sensitivities=sensitivities.with_rungs(self._nodes, trying.rungs),
         )
         self._shelf.close(found)
+        return found
+
+    def _cut(
+        self,
+        material: Material,
+        model: onnx.ModelProto,
+        looks: list[preview.Preview],
+        trying: Trying,
+    ) -> list[preview.Preview]:
+        """Look at cuts too, where the budget asks for what no look reaches."""
+        device = self._job.device_class
+        original = trying.rungs[0].measurement
+        wanted = bounds.of(self._job.budget, original, cores=device.cores)
+        if not looks or self._job.recipes or wanted == bounds.Bounds():
+            return []
+        how = Runtime(threads=material.threads)
+        stop = time.monotonic() + CUTTING_SHARE * (self._ends - time.monotonic())
+        work = self._shelf.work
+        measure = asking.asker(self._listener.kernels, folder=work, how=how, stop=stop)
+        session = runtime.session(Path(self._job.model_path), runtime.options(how))
+        cutting = Cutting(
+            material, model, Table(work, device, how, measure=measure),
+            look=lambda one: preview.look(material, model, session, one, folder=work),
+            budget=trying.budget, wanted=wanted, folder=work, say=self.progress, stop=stop,
+        )  # fmt: skip
+        found = cutting.run(looks)
+        if cutting.problem:
+            trying.reject(Rejected(recipe=PRUNED, reason=cutting.problem))
         return found
 
     def progress(self, stage: str, message: str, fraction: float) -> None:

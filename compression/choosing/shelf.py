@@ -48,6 +48,7 @@ class Shelf:
         measurement: Measurement,
         verified: bool,
         chosen_by: Agreement | None = None,
+        predicted_ratio: float | None = None,
     ) -> Rung:
         """Move a candidate into place, then remember it: a power cut between repeats its trial."""
         digest = sha256(file)
@@ -67,6 +68,7 @@ class Shelf:
             verified=verified,
             probe=placed.name if placed.exists() else None,
             chosen_by=chosen_by,
+            predicted_ratio=predicted_ratio,
         )
         durable.replace(self._note(key), Tried(rung=rung).to_json())
         return rung

@@ -76,7 +76,8 @@ class Trying:
             answer = self._trials.reporting(file, key)
             if answer.measurement is None:
                 raise CannotRun(f"cannot measure the original: {_why(answer)}")
-            rung = self._rung(ORIGINAL, file, key, answer.measurement, None)
+            original = Preview(recipe=ORIGINAL, key=key, path=file)
+            rung = self._rung(original, answer.measurement, None)
         self._add(rung)
         self._trials.once_ms = rung.measurement.original_latency_p50_ms
 
@@ -141,7 +142,15 @@ class Trying:
             original = self.rungs[0].measurement
             reason = verdict.after(found, self.budget, original=original, cores=self._cores)
             if reason is not None:
-                self.reject(Rejected(recipe=look.recipe, reason=reason, measurement=found))
+                predicted = look.predicted_ratio
+                self.reject(
+                    Rejected(
+                        recipe=look.recipe,
+                        reason=reason,
+                        measurement=found,
+                        predicted_ratio=predicted,
+                    )
+                )
             else:
                 kept.append(Kept(look, found))
         return kept
@@ -178,9 +187,7 @@ class Trying:
                 if answer.measurement is None:
                     self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
                     continue
-                rung = self._rung(
-                    look.recipe, look.path, look.key, answer.measurement, one.measurement
-                )
+                rung = self._rung(look, answer.measurement, one.measurement)
             self._add(rung)
 
     def _leave(self, left: Sequence[Preview]) -> None:
@@ -202,18 +209,17 @@ class Trying:
         if untried:
             self._listener.untried(tuple(untried))
 
-    def _rung(
-        self, recipe: Recipe, file: Path, key: str, found: Measurement, chosen: Measurement | None
-    ) -> Rung:
+    def _rung(self, look: Preview, found: Measurement, chosen: Measurement | None) -> Rung:
         return self._shelf.put(
-            key,
-            file,
-            recipe=recipe,
+            look.key,
+            look.path,
+            recipe=look.recipe,
             runtime=self._trials.runtime,
             measurement=self._trials.marked(found),
             # The original answers as itself, on whatever inputs.
-            verified=self._material.verified or not recipe.passes,
+            verified=self._material.verified or not look.recipe.passes,
             chosen_by=chosen.agreement if chosen else None,
+            predicted_ratio=look.predicted_ratio,
         )
 
     def _add(self, rung: Rung) -> None:
