@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_LEAST_SPREAD = 1.1
-"""Costs nearer than this say nothing of an intercept."""
-_MOST_FIXED = 0.5
+_LEAST_SPREAD = 1.5
+"""Costs nearer than this say nothing of an intercept: their own errors would decide it."""
+_MOST_FIXED = 0.15
 """Of the quickest measured model, the most that hangs on no kernel."""
 
 
@@ -43,7 +43,7 @@ class Line:
 def fit(known: Sequence[Whole]) -> Line:
     """Return the line of least relative error through what was measured (at least one model).
 
-    It never falls, nor does it begin below zero or above half of the least ratio.
+    It always rises, and begins at zero or a little above.
     """
     costs = np.array([one.cost for one in known])
     ratios = np.array([one.ratio for one in known])
@@ -52,10 +52,11 @@ def fit(known: Sequence[Whole]) -> Line:
         return Line(0.0, slope)
     rows = np.stack([1 / ratios, costs / ratios], axis=1)
     fixed, steep = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
+    if steep <= 0:
+        return Line(0.0, slope)
     fixed = min(max(float(fixed), 0.0), _MOST_FIXED * float(ratios.min()))
     left = (ratios - fixed) / ratios
-    slope = float((left * costs / ratios).sum() / np.square(costs / ratios).sum())
-    return Line(fixed, slope if steep > 0 else 0.0)
+    return Line(fixed, float((left * costs / ratios).sum() / np.square(costs / ratios).sum()))
 
 
 def ratio(cost: float, family: str, known: Sequence[Whole]) -> float:
@@ -73,6 +74,4 @@ def cost_for(wanted: float, family: str, known: Sequence[Whole]) -> float:
     """What kernels may cost together so that a model of a family has this ratio; 0 where none."""
     line = fit(known)
     off = ratio(1.0, family, known) / max(line.at(1.0), 1e-9)
-    if line.slope <= 0:
-        return 0.0
     return max(0.0, (wanted / off - line.fixed) / line.slope)
