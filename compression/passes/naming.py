@@ -1,8 +1,10 @@
 """Gives a finished variant short names: in a small model, names weigh as much as the weights.
 
-What others hold on to keeps its name: the inputs and outputs of the model, and its metadata.
+What others hold on to keeps its name: the inputs and outputs of the model, and its metadata. Equal
+constants become one: rewriting leaves many that are all zeros or ones.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import onnx
@@ -13,7 +15,7 @@ _DIGITS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the same model with short names inside, and without names and notes nobody reads.
+    """Return the same model with short names inside, each constant once, no notes nobody reads.
 
     A model with functions of its own is returned as it is.
     """
@@ -22,15 +24,34 @@ def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     kept = {one.name for one in (*changed.graph.input, *changed.graph.output)}
+    same = _merge(changed.graph, kept)
     names = {"": ""} | {name: name for name in kept}
     fresh = _fresh(kept)
     for graph in bodies.graphs(changed.graph):
         for name in _made(graph):
             if name not in names:
                 names[name] = next(fresh)
+    names |= {name: names[first] for name, first in same.items()}
     for graph in bodies.graphs(changed.graph):
         _rename(graph, names)
     return changed
+
+
+def _merge(graph: onnx.GraphProto, kept: set[str]) -> dict[str, str]:
+    """Take out constants that equal an earlier one; returns which one stands for each."""
+    made = Counter(name for each in bodies.graphs(graph) for name in _made(each))
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for tensor in graph.initializer:
+        if tensor.name in kept or made[tensor.name] > 1 or not tensor.raw_data:
+            continue  # elsewhere the name may mean something else
+        content = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        if (earlier := first.setdefault(content, tensor.name)) != tensor.name:
+            same[tensor.name] = earlier
+    for at in reversed(range(len(graph.initializer))):
+        if graph.initializer[at].name in same:
+            del graph.initializer[at]
+    return same
 
 
 def _made(graph: onnx.GraphProto) -> Iterator[str]:

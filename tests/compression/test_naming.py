@@ -63,6 +63,28 @@ def branches(inner: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def test_equal_constants_become_one() -> None:
+    arrays = {
+        "zeros": np.zeros(3, np.float32), "again": np.zeros(3, np.float32),
+        "other": np.zeros(3, np.int32), "longer": np.zeros((1, 3), np.float32),
+        "output": np.zeros(3, np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["other"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Sum", ["x", "zeros", "again", "cast", "longer"], ["y"]),
+    ]
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [3])
+              for name in ("x", "output")}  # fmt: skip
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "g", [values["x"]], [y, values["output"]], tensors)
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    short = naming.shorten(model)
+    same(model, short, {"x": np.arange(3, dtype=np.float32)})
+    assert len(short.graph.initializer) == 4  # "again" is gone, an output is not
+
+
 @pytest.mark.parametrize("inner", ["constant", "a", "b"])
 @pytest.mark.parametrize("which", [True, False])
 def test_what_a_branch_reads_from_outside_is_still_found(inner: str, which: bool) -> None:
