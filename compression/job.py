@@ -189,6 +189,8 @@ class KernelCosts(Words):
     timed: Annotated[int, Field(ge=0)]
     """How many were come to."""
     reference_us: float
+    calling: Annotated[float, Field(ge=0)] = 0.0
+    """What a session costs for each run, whatever it holds."""
 
 
 class Agreement(Words):

@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from compression.job import KernelJob, Runtime, TrialAnswer
@@ -16,17 +17,26 @@ MANY = 64
 LEAST_S = 5.0
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What kernels cost, as many of the first as there was time for, and what a session's run."""
+
+    costs: tuple[float | None, ...]
+    calling: float | None = None
+
+
 def asker(
     ask: Callable[[KernelJob], TrialAnswer], *, folder: Path, how: Runtime, stop: float
-) -> Callable[[Sequence[Kernel]], Sequence[float | None]]:
+) -> Callable[[Sequence[Kernel]], Timed]:
     """Return what times kernels through `ask` until `stop` (time.monotonic()).
 
     It answers for as many of the first as there was time for. Where a trial dies, its kernels are
     asked for in two halves, until it is known which of them cannot be run.
     """
 
-    def measure(kernels: Sequence[Kernel]) -> Sequence[float | None]:
+    def measure(kernels: Sequence[Kernel]) -> Timed:
         found: list[float | None] = []
+        calling: list[float] = []
         waiting = [kernels[at : at + MANY] for at in range(0, len(kernels), MANY)]
         while waiting:
             left_s = stop - time.monotonic()
@@ -38,6 +48,7 @@ def asker(
                 answer = ask(KernelJob(kernels=paths, runtime=how, seconds=seconds))
             if answer.kernels is not None:
                 found += answer.kernels.costs[: answer.kernels.timed]
+                calling.append(answer.kernels.calling)
                 if answer.kernels.timed < len(part):
                     waiting.insert(0, part[answer.kernels.timed :])
             elif len(part) > 1:
@@ -45,7 +56,7 @@ def asker(
                 waiting[:0] = [part[:half], part[half:]]
             else:
                 found.append(None)
-        return found
+        return Timed(tuple(found), min(calling, default=None))
 
     return measure
 

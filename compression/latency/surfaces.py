@@ -90,13 +90,13 @@ class Surfaces:
         """
         whole = self._points(lambda _: [{}])
         self._table.learn(one for point in whole for one in point.kernels.all)
-        full = {(p.layer, p.integers): self._table.cost(p.kernels) for p in whole}
+        full = {(p.layer, p.integers): self._table.sum(p.kernels) for p in whole}
         found: dict[tuple[int, bool], Surface] = {}
         large = [key for key, cost in full.items() if cost is not None and cost > SMALL * total]
         large_layers = {number for number, _ in large}
         halves = self._points(lambda number: self._halves(number) if number in large_layers else [])
         self._table.learn(one for point in halves for one in point.kernels.all)
-        cut = {(p.layer, p.integers, p.widths): self._table.cost(p.kernels) for p in halves}
+        cut = {(p.layer, p.integers, p.widths): self._table.sum(p.kernels) for p in halves}
         for (number, integers), cost in full.items():
             if cost is not None:
                 found[number, integers] = self._surface(number, integers, cost, cut)

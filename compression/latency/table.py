@@ -8,10 +8,11 @@ from pydantic import Field
 
 from compression import durable
 from compression.job import DeviceClass, Runtime
+from compression.latency.asking import Timed
 from compression.latency.kernels import Kernel, Kernels
 from compression.words import Words
 
-Measure = Callable[[Sequence[Kernel]], Sequence[float | None]]
+Measure = Callable[[Sequence[Kernel]], Timed]
 """Times kernels, as many of the first as there is time for; None: it does not run."""
 
 
@@ -22,6 +23,8 @@ class Known(Words):
     device_class: DeviceClass
     runtime: Runtime
     costs: dict[str, float] = Field(default_factory=dict)
+    calling: float = 0.0
+    """What a session's run costs, whatever it holds."""
 
 
 class Table:
@@ -36,18 +39,24 @@ class Table:
         fresh = Known(device_class=device, runtime=how)
         self._known = _read(self.path, fresh)
         self._costs = dict(self._known.costs)
+        self._calling = self._known.calling
         self._refused: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._costs)
 
     def cost(self, kernels: Kernels) -> float | None:
-        """What a model's kernels cost together, in references; None where one is not known.
+        """What a model costs, its kernels and one call, in references; None where one is not known.
 
         Kernels that do not run alone, and those that cannot be taken apart, count as nothing:
         what a whole model measures corrects that.
         """
         self.learn(kernels.all)
+        alone = self.sum(kernels)
+        return None if alone is None else alone + self._calling
+
+    def sum(self, kernels: Kernels) -> float | None:
+        """What known kernels cost without the call; otherwise as `cost`."""
         total = 0.0
         for one in kernels.all:
             if one.key in self._refused:
@@ -68,12 +77,15 @@ class Table:
             return
         found = self._measure(tuple(lacking.values()))
         # Fewer are answered than asked where time ran out: those are neither known nor refused.
-        answered = dict(zip(lacking, found, strict=False))
+        answered = dict(zip(lacking, found.costs, strict=False))
         known = {key: cost for key, cost in answered.items() if cost is not None}
         self._costs |= known
         self._refused |= answered.keys() - known.keys()
+        if not self._calling and found.calling is not None:
+            self._calling = found.calling
         if known:
-            kept = self._known.model_copy(update={"costs": self._costs})
+            update = {"costs": self._costs, "calling": self._calling}
+            kept = self._known.model_copy(update=update)
             durable.replace(self.path, kept.to_json())
 
 

@@ -27,6 +27,9 @@ BLOCK_S = 0.003
 _EDGE = 160
 _REFERENCES = 8
 _MOST_RUNS = 2000
+_ROW = 33
+_LEAST = 1e-4
+"""What a kernel costs at least: it is run, however little it does."""
 _OPSET = 17
 Run = Callable[[], None]
 
@@ -40,7 +43,7 @@ def measure(job: KernelJob) -> KernelCosts:
     """
     deadline = time.monotonic() + job.seconds
     reference = _reference(job.runtime)
-    calling = _per_run(_bound(_empty(), job.runtime), reference)[0]
+    calling = _calling(job.runtime, reference)
     pace = Pace()
     costs: list[float | None] = []
     reference_us = 0.0
@@ -50,12 +53,17 @@ def measure(job: KernelJob) -> KernelCosts:
         try:
             copies, run = _copied(Path(path), job.runtime)
             ratio, reference_us = _per_run(run, reference)
-            costs.append(max(0.0, ratio - calling) / copies)
+            costs.append(max(_LEAST, (ratio - calling) / copies))
         except BadModel:
             costs.append(None)
         pace.rest()
     late = (None,) * (len(job.kernels) - len(costs))
-    return KernelCosts(costs=(*costs, *late), timed=len(costs), reference_us=reference_us)
+    return KernelCosts(
+        costs=(*costs, *late),
+        timed=len(costs),
+        reference_us=reference_us,
+        calling=_session(job.runtime, reference),
+    )
 
 
 def _per_run(run: Run, reference: Run) -> tuple[float, float]:
@@ -127,25 +135,49 @@ def _inputs(loaded: Any) -> dict[str, Any]:
 
 def _reference(how: Runtime) -> Run:
     values = np.random.default_rng(0).normal(size=(_EDGE, _EDGE)).astype(np.float32)
-    return _bound(_single("MatMul", (_EDGE, _EDGE), numpy_helper.from_array(values, "w")), how)
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    held = numpy_helper.from_array(values, "w")
+    return _bound(_model([product], values.shape, ["y"], held), how)
 
 
-def _empty() -> onnx.ModelProto:
-    """As many outputs as copies, and nothing to do: what a call costs."""
-    return _single("Identity", (1,), copies=COPIES)
+def _calling(how: Runtime, reference: Run) -> float:
+    """What a call costs, with as many outputs as there are copies, and no node.
+
+    A node costs something itself, which is its own: a row of them says how much.
+    """
+    one, row, beside = (
+        _per_run(_bound(model, how), reference)[0]
+        for model in (_nothing(1), _nothing(_ROW, in_a_row=True), _nothing(COPIES))
+    )
+    node = max(0.0, (row - one) / (_ROW - 1))
+    return max(0.0, beside - COPIES * node)
 
 
-def _single(
-    operator: str, shape: tuple[int, ...], *weights: onnx.TensorProto, copies: int = 1
-) -> onnx.ModelProto:
+def _session(how: Runtime, reference: Run) -> float:
+    """What a run costs as a server or a trial asks for it: arrays in, arrays out."""
+    loaded = runtime.session(_nothing(1), runtime.options(how))
+    given = _inputs(loaded)
+    return _per_run(lambda: loaded.run(None, given), reference)[0]
+
+
+def _nothing(nodes: int, *, in_a_row: bool = False) -> onnx.ModelProto:
+    """A model of nodes that do nothing, one behind the other or each with an output."""
+    names = [f"y{at}" for at in range(nodes)]
+    reads = ["x", *names[:-1]] if in_a_row else ["x"] * nodes
+    made = [helper.make_node("Identity", [x], [y]) for x, y in zip(reads, names, strict=True)]
+    return _model(made, (1,), names[-1:] if in_a_row else names)
+
+
+def _model(
+    nodes: list[onnx.NodeProto], shape: tuple[int, ...], outputs: list[str],
+    *weights: onnx.TensorProto,
+) -> onnx.ModelProto:  # fmt: skip
     kind = onnx.TensorProto.FLOAT
-    names = ["x", *(tensor.name for tensor in weights)]
-    nodes = [helper.make_node(operator, names, [f"y{copy}"]) for copy in range(copies)]
     graph = helper.make_graph(
         nodes,
         "one",
         [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info(f"y{copy}", kind, None) for copy in range(copies)],
+        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)

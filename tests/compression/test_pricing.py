@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compression import channels, runtime
 from compression.choosing import allocation, bounds, pricing
-from compression.choosing.pricing import Facts, GroupFacts
+from compression.choosing.options import Facts, GroupFacts, Option, Priced
 from compression.job import Budget, PassSpec
 from compression.latency import forecasting, layers
 from compression.latency.forecasting import Whole
@@ -131,12 +131,12 @@ def facts(*, integers: bool, crossing: float = 0.0) -> Facts:
     )  # fmt: skip
 
 
-def chosen(priced: pricing.Priced, **wanted: tuple[int, bool]) -> tuple[int, ...]:
+def chosen(priced: Priced, **wanted: tuple[int, bool]) -> tuple[int, ...]:
     """Options by group (`rest` for parts without one)."""
     found = []
     for group, options in zip(priced.groups, priced.options, strict=True):
         width, integers = wanted.get(group or "rest", (64 if group else 1, False))
-        found.append(options.index(pricing.Option(width, integers)))
+        found.append(options.index(Option(width, integers)))
     return tuple(found)
 
 
@@ -185,7 +185,7 @@ def test_integers_that_are_slower_are_given_back() -> None:
     assert 1 in priced.floats(found.options)
 
 
-def _every(priced: pricing.Priced) -> list[tuple[int, ...]]:
+def _every(priced: Priced) -> list[tuple[int, ...]]:
     return list(itertools.product(*(range(len(one)) for one in priced.options)))
 
 

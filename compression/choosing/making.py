@@ -1,0 +1,89 @@
+"""Recipes that cut: what the options of the search mean, all on one base (pure)."""
+
+import numpy as np
+
+from compression.choosing.options import Facts, Priced
+from compression.choosing.preview import Preview
+from compression.choosing.search import STORED, WEIGHTS
+from compression.choosing.studying import Studied
+from compression.job import PassSpec, Recipe
+from compression.latency import layers
+from compression.latency.layers import INTEGERS
+from compression.pruning import costs
+
+FLOAT = "float"
+"""The family of models that compute in float."""
+
+
+class Making:
+    """Recipes from options, all of one base."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        studied: Studied,
+        priced: Priced,
+        base: Preview | None,
+    ) -> None:
+        self.studied = studied
+        self.priced = priced
+        self.family = base.key if base is not None else FLOAT
+        self._facts = facts
+        self._passes = base.recipe.passes if base is not None else (STORED,)
+        self._label = base.recipe.label if base is not None else WEIGHTS
+        self._counts = costs.Costs(studied.channels)
+        self._in_integers = sum(kind for _, kind in facts.surfaces)
+        self._bytes = None if base is None else base.size_bytes
+
+    def recipe(self, options: tuple[int, ...]) -> Recipe | None:
+        """The recipe of some options; None where nothing is cut."""
+        widths = self.priced.widths(options)
+        floats = [self._facts.layers[number].name for number in self.priced.floats(options)]
+        return self._recipe(widths, floats, "") if widths else None
+
+    def elements_for(self, size_bytes: float) -> float:
+        """How many constants a file of so many bytes may have: each is one, and the rest stays."""
+        every = sum(self._facts.elements.values())
+        whole = every if self._bytes is None else self._bytes
+        return max(0.0, size_bytes - max(0, whole - every))
+
+    def family_of(self, recipe: Recipe) -> str:
+        """Which models it runs like: the base, or float ones."""
+        return self.family if names(recipe) & set(INTEGERS) else FLOAT
+
+    def even(self, share: float) -> tuple[Recipe | None, float]:
+        """The recipe that leaves a share of every group, and how many constants that leaves."""
+        widths = {}
+        for group in self._facts.groups:
+            width = min(group.steps, key=lambda step: abs(step - share * group.width))
+            if group.losses and width < group.width:
+                widths[group.id] = width
+        found = self.studied.channels
+        left = sum(layers.elements(found, one, widths) for one in self._facts.layers)
+        return (self._recipe(widths, [], " evenly") if widths else None), float(left)
+
+    def _recipe(self, widths: dict[str, int], floats: list[str], how: str) -> Recipe:
+        """Cut to widths, then the base with some more nodes left float; `how` is for its label."""
+        groups = self.studied.channels.groups
+        kept = np.array([widths.get(group.id, group.width) for group in groups])
+        left = self._counts.left(kept)
+        cut = PassSpec(name="structured_pruning", parameters={"keep": widths})
+        why = f", {len(floats)} {'node' if len(floats) == 1 else 'nodes'} float" if floats else ""
+        passes = tuple(_left_out(spec, floats) for spec in self._passes)
+        base = f"{self._label}{why}"
+        if floats and len(floats) >= self._in_integers:  # all were given back to float
+            passes, base = (STORED,), WEIGHTS
+        label = f"pruned{how} to {left:.2f} of the products, {base}"
+        return Recipe(label=label, passes=(cut, *passes))
+
+
+def _left_out(spec: PassSpec, floats: list[str]) -> PassSpec:
+    if spec.name not in INTEGERS or not floats:
+        return spec
+    exclude = list(dict.fromkeys([*spec.parameters.get("exclude", ()), *floats]))
+    return PassSpec(name=spec.name, parameters={**spec.parameters, "exclude": exclude})
+
+
+def names(recipe: Recipe) -> set[str]:
+    """The passes of a recipe."""
+    return {spec.name for spec in recipe.passes}
