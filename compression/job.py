@@ -144,6 +144,8 @@ class CompressJob(Words):
     seed: int = 0
     recipes: tuple[Recipe, ...] = ()
     """If given, the only candidates."""
+    table_dir: str | None = None
+    """Where what kernels cost here is kept for other jobs too; None: with the job's own work."""
 
 
 class TrialJob(Words):

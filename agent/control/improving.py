@@ -58,6 +58,7 @@ def _job(
         out_dir=str(folder),
         minutes=deployment.minutes,
         work_memory_mib=parts.work_memory_mib,
+        table_dir=str(parts.state_dir),
     )
 
 

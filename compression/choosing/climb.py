@@ -109,8 +109,9 @@ class Climb:
         work = self._shelf.work
         measure = asking.asker(self._listener.kernels, folder=work, how=how, stop=stop)
         session = runtime.session(Path(self._job.model_path), runtime.options(how))
+        kept = Path(self._job.table_dir) if self._job.table_dir else work
         cutting = Cutting(
-            material, model, Table(work, device, how, measure=measure),
+            material, model, Table(kept, device, how, measure=measure),
             look=lambda one: preview.look(material, model, session, one, folder=work),
             budget=trying.budget, wanted=wanted, folder=work, say=self.progress, stop=stop,
         )  # fmt: skip

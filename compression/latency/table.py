@@ -1,5 +1,6 @@
 """What kernels cost on this device, kept on disk by device class, runtime and threads."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ class Table:
         if known:
             update = {"costs": self._costs, "calling": self._calling}
             kept = self._known.model_copy(update=update)
-            durable.replace(self.path, kept.to_json())
+            with contextlib.suppress(OSError):  # it is only there to save time
+                durable.replace(self.path, kept.to_json())
 
 
 def _read(path: Path, fresh: Known) -> Known:

@@ -166,6 +166,13 @@ def test_a_table_that_cannot_be_read_is_measured_again(tmp_path: Path, content: 
     assert counting.asked == ["a", "a"]
 
 
+def test_a_table_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
+    counting = Counting()
+    one = opened(tmp_path / "nowhere", counting)
+    assert one.cost(bare("a")) == one.cost(bare("a")) == 1.0
+    assert counting.asked == ["a"]
+
+
 def test_a_kernel_that_kills_its_trial_is_found_and_counts_as_nothing(tmp_path: Path) -> None:
     counting = Counting(deadly="c")
     one = opened(tmp_path, counting)
