@@ -11,8 +11,9 @@ from agent.serving import classification, sharing
 from agent.serving.api import Answer, Answering, Match, Request
 from agent.serving.faults import NotOffered
 from agent.serving.meter import Times
+from agent.serving.runs import Ran
 from agent.serving.service import Service
-from agent.serving.variant import Ran, Variant
+from agent.serving.variant import Variant
 
 _LENGTH = oip.HEADER_LENGTH.lower().encode()
 _BINARY = oip.BINARY_TYPE.encode()

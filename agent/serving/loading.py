@@ -11,8 +11,8 @@ from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
 from agent.serving import probe, runtime, vitals
 from agent.serving.pace import Pace
+from agent.serving.runs import Place
 from agent.serving.runtime import CannotRun, Model
-from agent.serving.variant import Place
 
 _AGAIN_BELOW_S = 0.25
 """The first run allocates; a second one tells how long a run takes, where it is affordable."""

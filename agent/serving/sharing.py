@@ -14,9 +14,10 @@ from agent.errors import BadInput
 from agent.protocol import tensors
 from agent.protocol.oip import InferRequest
 from agent.protocol.tensors import Array
+from agent.serving.runs import Prepared, Ran
 from agent.serving.runtime import Bound, CannotRun
 from agent.serving.shared_memory import Region, Regions
-from agent.serving.variant import Prepared, Ran, Variant
+from agent.serving.variant import Variant
 
 _NOT_BOUND = frozenset("bO")  # a byte of 2 is no bool to C++; strings are objects
 

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from agent.errors import Unavailable
 from agent.protocol.crash_page import LANES, CrashPage
-from agent.protocol.private import LoadReply, LoadRequest, ModelStatus, ServerStatus
-from agent.serving import fitting, loading, runtime, vitals
+from agent.protocol.private import LoadReply, LoadRequest, ServerStatus
+from agent.serving import fitting, loading, replies, runtime, vitals
 from agent.serving.faults import NotFound
 from agent.serving.gate import Gate
 from agent.serving.meter import Key, Ledger
-from agent.serving.variant import MOST_WAITING, Place, SharedThread, Variant
+from agent.serving.runs import Place, SharedThread
+from agent.serving.variant import MOST_WAITING, Variant
 
 DRAIN_S = 30.0
 _Result = TypeVar("_Result")
@@ -145,7 +146,7 @@ class Slots:
         if old is not None:
             await old.drain(within_s=DRAIN_S)
             await self._aside(old.free)
-        return _reply(ready, old, drain_ms=_since_ms(began))
+        return replies.loaded(ready, old, drain_ms=_since_ms(began))
 
     async def _replace(self, request: LoadRequest, old: Variant) -> LoadReply:
         old.gate = gate = Gate(request.name, most_waiting=self._most_waiting)
@@ -166,7 +167,7 @@ class Slots:
                 await self._restore(old)
                 raise
             self._switch(ready)
-            return _reply(ready, old, drain_ms=drain_ms, gap_ms=_since_ms(began))
+            return replies.loaded(ready, old, drain_ms=drain_ms, gap_ms=_since_ms(began))
         finally:
             gate.open()
 
@@ -220,40 +221,8 @@ class Slots:
         """The heartbeat and the counters since the status with that sequence number."""
         live = frozenset(variant.key for variant in self)
         sequence, counts = self._ledger.poll(acknowledged=acknowledged, live=live)
-        return ServerStatus(
-            sequence=sequence,
-            pid=vitals.PID,
-            process_cpu_s=vitals.cpu_s(),
-            rss_mib=vitals.rss_mib(),
-            models=tuple(
-                ModelStatus(
-                    name=key.name,
-                    version=key.version,
-                    sha256=key.sha256,
-                    state="READY" if key in live else "UNAVAILABLE",
-                    requests=each.requests,
-                    failures=each.failures,
-                    busy_s=each.busy_s,
-                    latency_ms=each.latency_ms,
-                )
-                for key, each in counts.items()
-            ),
-            resting=tuple(request.sha256 for request in self.resting.values()),
-        )
-
-
-def _reply(
-    ready: loading.Ready, old: Variant | None, *, drain_ms: float, gap_ms: float = 0.0
-) -> LoadReply:
-    return LoadReply(
-        load_ms=ready.load_ms,
-        warm_ms=ready.warm_ms,
-        drain_ms=drain_ms,
-        gap_ms=gap_ms,
-        replaced_sha256=old.request.sha256 if old else None,
-        probe_sqnr_db=ready.probe_sqnr_db,
-        rss_mib=vitals.rss_mib(),
-    )
+        resting = tuple(request.sha256 for request in self.resting.values())
+        return replies.status(sequence, counts, live=live, resting=resting)
 
 
 def _file_mib(request: LoadRequest) -> float:

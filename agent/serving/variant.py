@@ -3,18 +3,16 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from agent.protocol.crash_page import CrashPage
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
-from agent.serving.faults import Busy, Expired
+from agent.serving.faults import Busy
 from agent.serving.gate import Gate
 from agent.serving.meter import Key, Meter
 from agent.serving.pace import Pace
+from agent.serving.runs import Call, Place, Prepared, Ran, outcome
 from agent.serving.runtime import Bound, CannotRun, Model, Stop
 from agent.serving.shared_memory import Region
 
@@ -23,46 +21,6 @@ Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], Non
 MOST_WAITING = 256
 """Requests that may wait for one model: each of them holds its inputs."""
 _MOST_PREPARED = 64
-
-
-@dataclass
-class SharedThread:
-    """One thread for all models while it is set, so that one thing runs at a time."""
-
-    executor: ThreadPoolExecutor | None = None
-
-
-class Place(NamedTuple):
-    """Where a variant executes: its lane of the crash page, and perhaps on a shared thread."""
-
-    page: CrashPage
-    lane: int
-    thread: SharedThread
-
-
-class Ran(NamedTuple):
-    """What a run gave, and when it was, by time.perf_counter_ns()."""
-
-    arrays: list[Array]
-    began_ns: int
-    ended_ns: int
-
-
-class _Call(NamedTuple):
-    """What is to be run: arrays by name to outputs, perhaps bound already."""
-
-    inputs: Mapping[str, Array]
-    outputs: Sequence[str]
-    size: int
-    bound: Bound | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A binding and the regions that it points into. Without a binding it is always copied."""
-
-    regions: tuple[Region, ...]
-    bound: Bound | None = None
 
 
 class Variant:
@@ -121,12 +79,12 @@ class Variant:
         """
         self.model.check(inputs)
         size = sum(array.nbytes for array in inputs.values())
-        return self._enter(_Call(inputs, outputs, size), within_s)
+        return self._enter(Call(inputs, outputs, size), within_s)
 
     def infer_bound(self, bound: Bound, *, within_s: float | None = None) -> Ran | Awaitable[Ran]:
         """As `infer`, on what `Model.bind` has bound."""
         size = sum(array.nbytes for array in bound.inputs.values())
-        return self._enter(_Call(bound.inputs, bound.outputs, size, bound), within_s)
+        return self._enter(Call(bound.inputs, bound.outputs, size, bound), within_s)
 
     def prepare(self, key: Hashable, prepared: Prepared) -> None:
         """Keep a binding for requests of the same key."""
@@ -140,7 +98,7 @@ class Variant:
             if region in prepared.regions:
                 del self.prepared[key]
 
-    def _enter(self, call: _Call, within_s: float | None) -> Ran | Awaitable[Ran]:
+    def _enter(self, call: Call, within_s: float | None) -> Ran | Awaitable[Ran]:
         shared = self._place.thread.executor
         # Never beside its own thread: the lane of the crash page holds one run.
         if shared is None and not self._inside and self._pace.quick(call.size):
@@ -154,44 +112,8 @@ class Variant:
         stop = Stop()
         queued = executor.submit(self._run, call, stop)
         self._inside += 1
-        return self._outcome(queued, stop, within_s)
-
-    def _outcome(
-        self, queued: "Future[Ran]", stop: Stop, within_s: float | None
-    ) -> "asyncio.Future[Ran]":
-        """What becomes of a queued run; who gives it up, or waits too long, ends the run."""
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Ran] = loop.create_future()
-
-        def arrived() -> None:
-            self._leave()
-            if not outcome.done():
-                error = queued.exception()
-                if error is None:
-                    outcome.set_result(queued.result())
-                else:
-                    outcome.set_exception(error)
-
-        def expired() -> None:
-            if not outcome.done():
-                outcome.set_exception(
-                    Expired(f"cannot run {self.request.name}: not done within {within_s:g} s")
-                )
-
-        def settled(_: "asyncio.Future[Ran]") -> None:
-            if timer is not None:
-                timer.cancel()
-            if not queued.done() and not queued.cancel():
-                stop.now()
-
-        def done(_: "Future[Ran]") -> None:
-            with suppress(RuntimeError):  # the loop is closed: the server has ended
-                loop.call_soon_threadsafe(arrived)
-
-        timer = None if within_s is None else loop.call_later(within_s, expired)
-        outcome.add_done_callback(settled)
-        queued.add_done_callback(done)
-        return outcome
+        late = f"cannot run {self.request.name}: not done within {within_s} s"
+        return outcome(queued, stop, left=self._leave, within_s=within_s, late=late)
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._own is None:
@@ -203,7 +125,7 @@ class Variant:
         if self._retired and not self._inside:
             self._empty.set()
 
-    def _run(self, call: _Call, stop: Stop | None = None) -> Ran:
+    def _run(self, call: Call, stop: Stop | None = None) -> Ran:
         page, lane, _ = self._place
         page[lane] = self.request.index
         # On a thread by CPU time, because wall time on a busy device is others' too. On the loop

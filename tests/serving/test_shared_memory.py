@@ -20,9 +20,9 @@ from agent.protocol import crash_page
 from agent.protocol.crash_page import CrashPage
 from agent.protocol.oip import InferRequest, Shared, SharedTensor, Wanted
 from agent.serving import sharing
+from agent.serving.runs import Ran
 from agent.serving.shared_memory import FOLDER, Regions
 from agent.serving.slot import Slots
-from agent.serving.variant import Ran
 from tests.simulators import models, serving
 from tests.simulators.serving import Running
 

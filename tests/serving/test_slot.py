@@ -14,8 +14,9 @@ from agent.protocol import crash_page
 from agent.protocol.crash_page import CrashPage
 from agent.serving import variant, vitals
 from agent.serving.faults import NotFound
+from agent.serving.runs import Ran
 from agent.serving.slot import Slots
-from agent.serving.variant import Ran, Variant
+from agent.serving.variant import Variant
 from compression import samples
 from compression.job import Runtime
 from tests.simulators import models, serving

@@ -14,9 +14,10 @@ from agent.protocol.crash_page import CrashPage
 from agent.serving import api, public_api
 from agent.serving.api import Answer, Request
 from agent.serving.faults import Busy, Expired
+from agent.serving.runs import Ran
 from agent.serving.service import Service
 from agent.serving.slot import Slots
-from agent.serving.variant import Ran, Variant
+from agent.serving.variant import Variant
 from tests.simulators import serving
 from tests.simulators.waiting import until
 
