@@ -168,7 +168,8 @@ def test_a_table_that_cannot_be_read_is_measured_again(tmp_path: Path, content: 
 
 def test_a_table_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
     counting = Counting()
-    one = opened(tmp_path / "nowhere", counting)
+    measure = asking.asker(counting.ask, folder=tmp_path, how=HOW, stop=time.monotonic() + 60)
+    one = table.Table(tmp_path / "nowhere", DEVICE, HOW, measure=measure)
     assert one.cost(bare("a")) == one.cost(bare("a")) == 1.0
     assert counting.asked == ["a"]
 
