@@ -7,7 +7,7 @@ is escaped in markup.py; nothing else makes markup of text.
 import time
 from dataclasses import dataclass
 
-from compression import report
+from compression import forecasts, report
 from compression.job import Ladder, Rung
 from compression.page import bars, style, tables, tradeoff
 from compression.page.markup import Child, Markup, element, join
@@ -46,6 +46,7 @@ def _sections(found: Ladder) -> list[Markup | None]:
         _section("What is traded for what", tradeoff.figures(found)),
         _section("Variants", tables.rungs(found), _sparse(found)),
         _lost(found),
+        _forecast(found),
         _nodes(found),
         _section("How it was measured", _method(found)),
     ]
@@ -124,6 +125,11 @@ def _lost(found: Ladder) -> Markup | None:
     parts: list[Child] = [tables.lost(tried)] if tried else []
     parts += [element("p", left, class_="soft")] if left else []
     return _section("What lost", *parts)
+
+
+def _forecast(found: Ladder) -> Markup | None:
+    known = forecasts.of(found)
+    return _section("What was forecast", tables.forecast(known)) if known else None
 
 
 def _nodes(found: Ladder) -> Markup | None:

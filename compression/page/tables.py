@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from compression import ladder, report
+from compression.forecasts import Forecast
 from compression.job import Agreement, Ladder, Measurement, Rejected, Rung, Sensitivity
 from compression.page.markup import Child, Markup, element, join
 
 _RUNGS = ("", "Variant", "Size", "Latency", "CPU time", "Memory", "Agreement", "Budget")
 _LOST = ("Candidate", "Why it lost", "Size", "Latency", "Agreement")
+_FORECASTS = ("Variant", "Forecast", "Measured", "Off by")
 _NODES = ("Node", "Operator", "Alone, dB", "Weights", "Float in")
 
 
@@ -126,6 +128,21 @@ def _node(one: Sensitivity, recipes: Sequence[str]) -> Markup:
         element("td", f"{one.weight_share:.1%}", class_="n"),
         element("td", names),
     )
+
+
+def forecast(found: Sequence[Forecast]) -> Markup:
+    """What was forecast of variants whose channels were cut, beside what was measured."""
+    caption = "CPU time over the original's: forecast by what kernels cost here, and measured"
+    return table(caption, _FORECASTS, [
+        element(
+            "tr",
+            element("th", one.label, scope="row"),
+            element("td", f"{one.predicted:.2f}", class_="n"),
+            element("td", f"{one.measured:.2f}", class_="n"),
+            element("td", f"{one.error:+.0%}", class_="n"),
+        )
+        for one in found
+    ])  # fmt: skip
 
 
 def interval(agreement: Agreement) -> str:

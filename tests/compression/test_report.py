@@ -4,7 +4,8 @@ import pytest
 
 from compression import report
 from compression.job import Tried
-from tests.compression.test_page import ladder_of, measured, rung
+from compression.page import document
+from tests.compression.test_page import MADE, ladder_of, measured, rung
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,18 @@ def test_no_rung_is_slower_or_unverified_without_the_table_saying_so() -> None:
 
 def test_a_ladder_without_rungs_is_a_table_without_rows() -> None:
     assert report.table(ladder_of()).startswith("  variant")
+
+
+def test_what_was_forecast_stands_beside_what_was_measured() -> None:
+    cut = rung("pruned", ratio=0.5).model_copy(update={"predicted_ratio": 0.45})
+    found = ladder_of(cut, rung("int8", ratio=0.7))
+    assert (
+        "   pruned: 0.45 of the original's CPU time, measured 0.50 (-10%)"
+        in report.table(found).splitlines()
+    )
+    page = document.render(found, made=MADE)
+    assert "What was forecast" in page
+    assert '<td class="n">-10%</td>' in page
+    without = ladder_of(rung("int8"))
+    assert "forecast" not in report.table(without)
+    assert "What was forecast" not in document.render(without, made=MADE)
