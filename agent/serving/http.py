@@ -1,4 +1,4 @@
-"""The transport: HTTP/1.1 over httptools and uvloop. Why not uvicorn: docs/adr/0007.
+"""The transport: HTTP/1.1 over httptools and uvloop. Why not uvicorn: docs/adr/0010.
 
 A request passes through heads.py, connection.py and, where its body is long, bodies.py; what all
 connections share is in door.py.

@@ -80,16 +80,31 @@ class Line:
     def __init__(
         self, address: Address, asked: Question, *, answer_bytes: int | None = None
     ) -> None:
-        self.socket = connect(address)
+        self._address = address
         self._request = asked.whole
-        if answer_bytes is not None:
-            self.socket.sendall(LENGTHS.pack(len(self._request), answer_bytes))
-            self.head, self.body = b"", b""
-        else:
-            self.head, self.body = self._first()
+        self._told = b"" if answer_bytes is None else LENGTHS.pack(len(asked.whole), answer_bytes)
+        self.socket = self._connected()
+        self.head, self.body = (b"", b"") if self._told else self._first()
         self.answer_bytes = answer_bytes or len(self.head) + len(self.body)
         self._into = memoryview(bytearray(self.answer_bytes))
         self._left = 0
+
+    def _connected(self) -> socket.socket:
+        line = connect(self._address)
+        line.sendall(self._told)
+        return line
+
+    def revive(self) -> None:
+        """Connect anew where the server has hung up: on a busy machine turns are far apart."""
+        try:
+            gone = not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            gone = False
+        except ConnectionError:
+            gone = True
+        if gone:
+            self.socket.close()
+            self.socket = self._connected()
 
     def _first(self) -> tuple[bytes, bytes]:
         self.socket.sendall(self._request)
@@ -146,6 +161,8 @@ def timed_us(call: Any, *, seconds: float, least: int = 3) -> NDArray[np.float64
 
 def pressed(lines: Sequence[Line], *, seconds: float) -> float:
     """Requests per second when each line asks again as soon as it has its answer."""
+    for line in lines:
+        line.revive()
     by_number = {line.socket.fileno(): line for line in lines}
     done, began = 0, time.perf_counter()
     with select.epoll() as waiting:

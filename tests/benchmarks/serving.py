@@ -89,6 +89,8 @@ def measured(found: Sequence[Way], pid: int, *, rounds: int, cores: str) -> list
     for turn in range(rounds):
         for way in found:
             row = taken[way.name]
+            for line in (way.ours[0], way.floors[0], *way.others.values()):
+                line.revive()
             calls = {"bare": way.bare, "floor": way.floors[0].ask, "ours": way.ours[0].ask}
             calls |= {name: line.ask for name, line in way.others.items()}
             times = {}

@@ -1,11 +1,9 @@
 """A peer beside our server: KServe's Python SDK, in a virtual environment of its own."""
 
 import contextlib
-import hashlib
 import json
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -16,11 +14,11 @@ from pathlib import Path
 
 from tests.benchmarks.lean import Address
 from tests.benchmarks.ways import Case
-from tests.fixtures import wheels
+from tests.simulators import environments
 
 REQUIREMENTS = ("kserve==0.21.0", "onnxruntime==1.31.1")
 _SCRIPT = Path(__file__).with_name("kserve_peer.py")
-_START_S = 120.0
+_START_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -33,33 +31,17 @@ class Peer:
     start_s: float
 
 
-def python() -> Path:
-    """The interpreter of the peer's virtual environment, which is made on first use."""
-    name = hashlib.sha256("\n".join(REQUIREMENTS).encode()).hexdigest()[:12]
-    made = wheels.cache().parent / "peers" / f"serving-venv-{name}"
-    found = made / "bin" / "python"
-    with wheels.locked(f"serving-venv-{name}"):
-        if not (made / "complete").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(made)], check=True)
-            subprocess.run(
-                [str(found), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                 *REQUIREMENTS],
-                check=True,
-            )  # fmt: skip
-            (made / "complete").touch()
-    return found
-
-
 @contextlib.contextmanager
 def running(cases: Sequence[Case]) -> Iterator[Peer]:
     """Serve the models of the benchmark on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    python = environments.python("serving", REQUIREMENTS)
     paths = json.dumps({case.name: str(case.path) for case in cases})
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
         child = subprocess.Popen(
-            [str(python()), "-P", str(_SCRIPT), str(port), paths], stdout=log, stderr=log, env={}
+            [str(python), "-P", str(_SCRIPT), str(port), paths], stdout=log, stderr=log, env={}
         )
         try:
             while not _ready(f"http://127.0.0.1:{port}/v2/health/ready"):
