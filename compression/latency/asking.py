@@ -30,7 +30,8 @@ def asker(
 ) -> Callable[[Sequence[Kernel]], Timed]:
     """Return what times kernels through `ask` until `stop` (time.monotonic()).
 
-    It answers for as many of the first as there was time for. Where a trial dies, its kernels are
+    It answers for as many of the first as there was time for, and goes no further where a request
+    came to none. Where a trial dies, its kernels are
     asked for in two halves, until it is known which of them cannot be run.
     """
 
@@ -47,6 +48,8 @@ def asker(
             with _written(part, folder) as paths:
                 answer = ask(KernelJob(kernels=paths, runtime=how, seconds=seconds))
             if answer.kernels is not None:
+                if not answer.kernels.timed:
+                    break
                 found += answer.kernels.costs[: answer.kernels.timed]
                 calling.append(answer.kernels.calling)
                 if answer.kernels.timed < len(part):

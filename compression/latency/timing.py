@@ -35,7 +35,7 @@ Run = Callable[[], None]
 
 
 def measure(job: KernelJob) -> KernelCosts:
-    """Time each model of a job, as long as there is time; None for those that do not run.
+    """Time each model of a job, as long as there is time (at least one); None: it does not run.
 
     A cost is the CPU time of one node over that of one reference, a product of two float matrices
     of 160 x 160: the quickest of some blocks of each, which take turns. Work that others do only
@@ -48,7 +48,7 @@ def measure(job: KernelJob) -> KernelCosts:
     costs: list[float | None] = []
     reference_us = 0.0
     for path in job.kernels:
-        if time.monotonic() > deadline:
+        if costs and time.monotonic() > deadline:
             break
         try:
             copies, run = _copied(Path(path), job.runtime)
