@@ -39,6 +39,9 @@ async def compress(record: Record, parts: Parts) -> Outcome:
                 ),
                 on_tried=lambda t: _tell_tried(t, record, parts),
             )
+        if collected is not None and parts.key_file is not None:
+            for probe in folder.rglob("probe-*.npz"):  # inputs in the plain
+                probe.unlink()
     return _choose(record, manifest, parts)
 
 
@@ -104,11 +107,18 @@ def _variant(rung: Rung, version: int, folder: Path, parts: Parts) -> Variant:
         path=parts.relative(folder / rung.file),
         sha256=rung.sha256,
         runtime=rung.runtime,
-        probe=parts.relative(folder / rung.probe) if rung.probe else None,
+        probe=_probe(rung, folder, parts),
         measurement=rung.measurement,
         meets_budget=rung.meets_budget,
         verified=rung.verified,
     )
+
+
+def _probe(rung: Rung, folder: Path, parts: Parts) -> str | None:
+    """What proves a load; none where it was deleted for the inputs that it holds."""
+    if rung.probe is None or not (folder / rung.probe).exists():
+        return None
+    return parts.relative(folder / rung.probe)
 
 
 async def try_out(record: Record, parts: Parts) -> Outcome:
