@@ -12,7 +12,9 @@ import numpy as np
 
 _LEAST_SPREAD = 1.5
 """Costs nearer than this say nothing of an intercept: their own errors would decide it."""
-_MOST_FIXED = 0.15
+_USUALLY_FIXED = 0.1
+"""Where nothing says more: of the quickest measured model, what hangs on no kernel."""
+_MOST_FIXED = 0.2
 """Of the quickest measured model, the most that hangs on no kernel."""
 
 
@@ -43,18 +45,18 @@ class Line:
 def fit(known: Sequence[Whole]) -> Line:
     """Return the line of least relative error through what was measured (at least one model).
 
-    It always rises, and begins at zero or a little above.
+    It always rises, and begins at zero or a little above: at a tenth of the least ratio where
+    costs lie too near to one another to tell.
     """
     costs = np.array([one.cost for one in known])
     ratios = np.array([one.ratio for one in known])
-    slope = float((costs / ratios).sum() / np.square(costs / ratios).sum())
-    if costs.max() < _LEAST_SPREAD * costs.min():
-        return Line(0.0, slope)
-    rows = np.stack([1 / ratios, costs / ratios], axis=1)
-    fixed, steep = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
-    if steep <= 0:
-        return Line(0.0, slope)
-    fixed = min(max(float(fixed), 0.0), _MOST_FIXED * float(ratios.min()))
+    share = _USUALLY_FIXED
+    if costs.max() >= _LEAST_SPREAD * costs.min():
+        rows = np.stack([1 / ratios, costs / ratios], axis=1)
+        fixed, slope = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
+        if slope > 0:
+            share = min(max(float(fixed) / float(ratios.min()), 0.0), _MOST_FIXED)
+    fixed = share * float(ratios.min())
     left = (ratios - fixed) / ratios
     return Line(fixed, float((left * costs / ratios).sum() / np.square(costs / ratios).sum()))
 
