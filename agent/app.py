@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -29,11 +30,13 @@ from agent.link.spool import Kind, Spool, Waiting
 from agent.protocol.events import Event, Telemetry
 from agent.protocol.topics import Topics
 from agent.store.catalog import Catalog
+from agent.store.imports import Imports
 from agent.telemetry import status_page
 from agent.telemetry.reporter import Reporter
 from agent.telemetry.view import Counts, HostMeter
 from agent.wiring import losses, offering
 from agent.wiring.ground import in_memory, own, trusted
+from agent.wiring.importing import keep_importing
 from agent.wiring.inbox import Inbox
 from agent.wiring.outlook import Outlook, default_budget, keep_status, online, say_goodbye
 from agent.wiring.puller import Puller
@@ -102,7 +105,8 @@ class App:
             port=settings.http_port,
             unix_path=settings.http_unix_path,
             offer=offering.offer(settings),
-            private_dir=self._state_dir / "run",
+            # On a read-only disk the private socket lies elsewhere.
+            private_dir=self._state_dir / "run" if os.access(self._state_dir, os.W_OK) else None,
             on_crash=self._on_crash,
             on_up=self._changed.set,
             on_counters=self._reporter.observe,
@@ -132,6 +136,7 @@ class App:
     def _parts(self) -> Parts:
         settings = self._settings
         catalog = Catalog(self._state_dir / "models")
+        self._imports = Imports(self._state_dir / "imports")
         puller = Puller(
             self._link,
             topics=self._topics,
@@ -140,6 +145,7 @@ class App:
             settings=settings,
             announcer=self._announcer,
             records=self._records,
+            imports=self._imports,
         )
         return Parts(
             state_dir=self._state_dir,
@@ -197,6 +203,13 @@ class App:
                     self._announcer.trouble("crashed", trouble)
             await self._supervisor.open()
             self._keep(stack, self._inbox.obey(), "commands")
+            importing = keep_importing(
+                self._imports,
+                deployer=self._deployer,
+                announcer=self._announcer,
+                device=settings.device_id,
+            )
+            self._keep(stack, importing, "imports")
             audiences = [f"device/{settings.device_id}", *(f"group/{g}" for g in settings.groups)]
             await link.keep(
                 [topics.command(each) for each in audiences], self._inbox.receive, late=True

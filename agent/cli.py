@@ -6,6 +6,7 @@ from agent import subcommands
 
 TABLE = {
     "agent": ("agent.commandline.agent", "run the daemon: obey the fleet, serve, report"),
+    "import": ("agent.commandline.import_bundle", "bring a model version by hand, as a bundle"),
     "serve": ("agent.commandline.serve", "serve models alone, without fleet or agent"),
     "compress": ("agent.commandline.compress", "shrink a model until it fits a budget"),
     "measure": ("agent.commandline.measure", "measure a model here, beside its original"),

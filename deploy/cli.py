@@ -7,6 +7,7 @@ from agent import subcommands
 TABLE = {
     "keygen": ("deploy.commandline.keygen", "make the key pair that signs for the fleet"),
     "publish": ("deploy.commandline.publish", "put a model on the broker, signed"),
+    "bundle": ("deploy.commandline.bundle", "write a model version into one signed file"),
     "unpublish": ("deploy.commandline.unpublish", "take a model off the broker"),
     "deploy": ("deploy.commandline.deploy", "have devices pull, fit and serve a version"),
     "remove": ("deploy.commandline.remove", "have devices stop serving a model and forget it"),

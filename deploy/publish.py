@@ -64,6 +64,26 @@ def check(offer: Offer) -> onnx_facts.Facts:
     return facts
 
 
+def manifest_of(
+    offer: Offer, facts: onnx_facts.Facts, files: Files, *, created_at_s: float
+) -> Manifest:
+    """What is said of an offer whose files have been packed."""
+    return Manifest(
+        name=offer.name,
+        version=offer.version,
+        display_version=offer.display_version or str(offer.version),
+        files=files,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        preprocessing=dict(offer.preprocessing),
+        min_agreement=offer.min_agreement,
+        budget=offer.budget,
+        licence=offer.licence,
+        metadata={"guessed_outputs": ",".join(facts.guessed)} if facts.guessed else {},
+        created_at_s=created_at_s,
+    )
+
+
 async def publish(
     offer: Offer,
     *,
@@ -92,22 +112,14 @@ async def publish(
 
     model = await send(offer.model)
     assert model is not None
-    manifest = Manifest(
-        name=offer.name,
-        version=offer.version,
-        display_version=offer.display_version or str(offer.version),
-        files=Files(
+    manifest = manifest_of(
+        offer,
+        facts,
+        Files(
             model=model,
             calibration=await send(offer.calibration),
             evaluation=await send(offer.evaluation),
         ),
-        inputs=facts.inputs,
-        outputs=facts.outputs,
-        preprocessing=dict(offer.preprocessing),
-        min_agreement=offer.min_agreement,
-        budget=offer.budget,
-        licence=offer.licence,
-        metadata={"guessed_outputs": ",".join(facts.guessed)} if facts.guessed else {},
         created_at_s=time.time(),
     )
     sealed = trust.seal(manifest.to_json(), payload_type=trust.MANIFEST, by=by)

@@ -17,6 +17,8 @@ from agent.protocol.topics import Topics
 QUIET_S = 1.0
 """Retained messages come at once; after this much silence there are no more."""
 PULL_S = 15.0
+_GOING = "trimtab_unpublishing"
+"""The key of the note that stands in the place of a manifest whose chunks are being cleared."""
 
 
 async def retained_under(
@@ -32,7 +34,8 @@ async def retained_under(
     await link.subscribe([topic_filter], arrived.put_nowait)
     try:
         while True:
-            message = await asyncio.wait_for(arrived.get(), quiet_s)
+            async with asyncio.timeout(quiet_s):
+                message = await arrived.get()
             found[message.topic] = message
     except TimeoutError:
         return [found[topic] for topic in sorted(found) if found[topic].payload]
@@ -44,31 +47,46 @@ async def unpublish(name: str, version: int, *, link: Link, topics: Topics) -> t
     """Clear a version's manifest and each blob that no other published manifest names.
 
     Returns (blobs cleared, blobs kept because another version uses them). Signatures are not
-    checked: whoever may publish may clear.
+    checked: whoever may publish may clear. Interrupted, it goes on when it is called again: a
+    note takes the manifest's place first, so that nobody begins to pull what is about to vanish,
+    and goes last.
 
     Raises:
         BadInput: it is not published.
-        Unavailable: the link, or an index that the broker does not have any more.
+        Unavailable: the link, or the index of another version that the broker has lost: nobody
+            can tell then what must stay.
     """
     topic = topics.model(name, version)
     published = {m.topic: m.payload for m in await retained_under(link, topics.every_model())}
     if topic not in published:
         raise BadInput(f"cannot unpublish {name}@{version}: it is not on broker {link.where}")
-    ours = await _blobs_of(_files(published.pop(topic)), link=link, topics=topics)
+    going = _files(published.pop(topic))
+    ours, indexes = await _blobs_of(going, link=link, topics=topics, all_of_them=False)
     kept: set[str] = set()
     for other in published.values():
-        kept |= await _blobs_of(_files(other), link=link, topics=topics) & ours
-    # The manifest goes first: nobody shall begin to pull what is about to vanish.
-    await link.publish(topic, b"", retain=True)
-    for blob in sorted(ours - kept):
+        theirs, _ = await _blobs_of(_files(other), link=link, topics=topics)
+        kept |= theirs & ours
+    await link.publish(topic, _note(going), retain=True)
+    # An index goes behind what it names: without it nobody could find the rest.
+    for blob in [*sorted(ours - kept - indexes), *sorted(indexes - kept)]:
         await link.publish(topics.blob(blob), b"", retain=True)
+    await link.publish(topic, b"", retain=True)
     return len(ours - kept), len(kept)
 
 
-def _files(sealed: bytes) -> list[FileRef]:
-    """The files that a manifest names, by its unverified payload."""
+def _note(files: list[FileRef]) -> bytes:
+    """What stands in the manifest's place: no envelope, so no device takes it for one."""
+    listed = [json.loads(ref.to_json()) for ref in files]
+    return json.dumps({_GOING: listed}, separators=(",", ":")).encode()
+
+
+def _files(retained: bytes) -> list[FileRef]:
+    """The files that a manifest names, by its unverified payload, or a note."""
     try:
-        manifest = manifests.parse(base64.b64decode(json.loads(sealed)["payload"]))
+        document = json.loads(retained)
+        if _GOING in document:
+            return [FileRef.model_validate(each) for each in document[_GOING]]
+        manifest = manifests.parse(base64.b64decode(document["payload"]))
     except (BadInput, ValueError, KeyError, TypeError):
         return []  # no manifest of ours; it names nothing that we could keep for it
     return list(files_of(manifest))
@@ -81,19 +99,30 @@ def files_of(manifest: Manifest) -> Iterable[FileRef]:
     return [ref for ref in named if ref is not None]
 
 
-async def _blobs_of(refs: list[FileRef], *, link: Link, topics: Topics) -> set[str]:
-    """The names of all blobs of some files: chunks and indexes."""
+async def _blobs_of(
+    refs: list[FileRef], *, link: Link, topics: Topics, all_of_them: bool = True
+) -> tuple[set[str], set[str]]:
+    """The names of all blobs of some files, and which of them are indexes.
+
+    Raises:
+        Unavailable: an index is gone, unless not `all_of_them` are needed.
+    """
     names: set[str] = set()
+    indexes: set[str] = set()
     for ref in refs:
         level = [ref.index]
-        names |= set(level)
         for _ in range(ref.index_depth):
+            indexes |= set(level)
             below: list[str] = []
-            async for blob in _pull(level, link=link, topics=topics):
-                below += chunking.split_index(blob)
+            try:
+                async for blob in _pull(level, link=link, topics=topics):
+                    below += chunking.split_index(blob)
+            except Unavailable:
+                if all_of_them:
+                    raise
             level = list(dict.fromkeys(below))
             names |= set(level)
-    return names
+    return names | indexes, indexes
 
 
 async def _pull(names: list[str], *, link: Link, topics: Topics) -> AsyncIterator[bytes]:

@@ -72,4 +72,5 @@ async def keep_trying(
             log.error("connections to %s do not last: is our client id used twice?", where)
         log.warning("broker %s: %s; trying again in %.1f s", where, ended.why, pause_s)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await stopping.wait()

@@ -128,7 +128,9 @@ class Link:
             Unavailable: not within `timeout_s`; says why the last attempt failed.
         """
         try:
-            await asyncio.wait_for(self._uptime.online.wait(), timeout_s)
+            # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
+            async with asyncio.timeout(timeout_s):
+                await self._uptime.online.wait()
         except TimeoutError:
             why = self._uptime.why_down or f"no connection in {timeout_s:g} s"
             raise Unavailable(f"cannot reach broker {self.where}: {why}") from None

@@ -84,7 +84,9 @@ class _Pull:
         """The next chunk; None where it is time to look at the connection again."""
         try:
             if self._arrived.empty():
-                message = await asyncio.wait_for(self._arrived.get(), _LOOK_AGAIN_S)
+                # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    message = await self._arrived.get()
             else:
                 message = self._arrived.get_nowait()
         except TimeoutError:

@@ -80,7 +80,8 @@ class Uptime:
         patience_s = ACK_S
         while True:
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(gone), 1.0)
+                async with asyncio.timeout(1.0):
+                    return await asyncio.shield(gone)
             patience_s -= 1.0
             if connection.dead:
                 self.down("a packet that cannot be parsed")

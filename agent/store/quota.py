@@ -11,6 +11,7 @@ from agent.errors import Refused, Unavailable
 from agent.store import disk
 from agent.store.catalog import Catalog, Entry
 from agent.store.partial import beside
+from agent.store.sources import Source
 
 Version = tuple[str, int]
 
@@ -66,15 +67,21 @@ def make_room(
     *,
     bounds: Bounds,
     pinned: Collection[Version],
+    has: Collection[Source] = (),
     on_evicted: Callable[[Entry], None] = lambda _: None,
 ) -> None:
     """Free the disk for what one version still lacks, or say why there is no room.
+
+    A file that `has` is the same needs none: it is linked.
 
     Raises:
         Refused: this version alone is more than the quota, or than the disk, ever holds.
         Unavailable: what is pinned leaves no room; with the figures.
     """
-    missing = catalog.missing(*version)
+    twins = {source.ref.sha256 for source in has}
+    missing = {
+        path: ref for path, ref in catalog.missing(*version).items() if ref.sha256 not in twins
+    }
     lacks = sum(ref.size_bytes for ref in missing.values())
     # A pull that was cut has taken some of it already.
     need = sum(

@@ -6,6 +6,7 @@ copied. What is copied is judged with the whole file, by its sha256.
 
 import contextlib
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from agent.errors import Corrupt
 from agent.protocol import chunking
 from agent.protocol.manifest import FileRef
-from agent.store import index
+from agent.store import disk, index
 from agent.store.partial import Partial, beside, is_whole
 from compression import durable
 
@@ -30,20 +31,32 @@ def link_twin(ref: FileRef, target: Path, sources: Sequence[Source]) -> bool:
     """Give `target` the bytes of a source that is the same file; whether there was one.
 
     Files in the catalogue are replaced and never written to, so two names may share one.
+
+    Raises:
+        Unavailable: the disk is full or failing.
     """
     for source in sources:
         same = (source.ref.sha256, source.ref.size_bytes) == (ref.sha256, ref.size_bytes)
         if not same or source.path == target or not is_whole(ref, source.path):
             continue
         twin = beside(target, "twin")
-        with contextlib.suppress(OSError):  # a file system without links: it is copied, then
+        with disk.trouble(f"take {target.name} from {source.path}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             twin.unlink(missing_ok=True)
-            os.link(source.path, twin)
+            _link_or_copy(source.path, twin)
             twin.replace(target)
             durable.sync_folder(target.parent)
-            return True
+        return True
     return False
+
+
+def _link_or_copy(path: Path, twin: Path) -> None:
+    try:
+        os.link(path, twin)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, twin)
+        with twin.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def copy_chunks(partial: Partial, sources: Sequence[Source]) -> list[str]:

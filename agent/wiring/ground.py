@@ -1,5 +1,6 @@
 """What an agent stands on: its state folder, a folder in memory, and the keys that it obeys."""
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -22,13 +23,16 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of mode 0700 is made in it
 def own(folder: Path) -> Path:
     """Make the state folder and lock it: two agents in one would undo one another's work.
 
+    One that was used before and has become read-only, as worn-out cards do, is used as it is:
+    what serves goes on serving.
+
     Raises:
         BadConfig: it cannot be made or written.
         Unavailable: another agent holds it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _open_lock(folder / "lock")
     except OSError as error:
         raise BadConfig(f"cannot use the state folder {folder}: {error}") from error
     try:
@@ -36,6 +40,16 @@ def own(folder: Path) -> Path:
     except OSError as error:
         raise Unavailable(f"cannot use {folder}: another agent works in it") from error
     return folder.resolve()
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        log.error("the disk of %s is read-only: nothing new can be kept", path.parent)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def trusted(folder: Path) -> Sequence[Key]:

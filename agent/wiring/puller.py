@@ -19,6 +19,7 @@ from agent.protocol.topics import Topics
 from agent.store import quota
 from agent.store.catalog import Catalog, Entry
 from agent.store.download import OnProgress, fetch_file
+from agent.store.imports import Imports
 
 _MIB = 2**20
 
@@ -36,14 +37,16 @@ class Puller:
         settings: Settings,
         announcer: Announcer,
         records: Callable[[], Iterable[Record]],
+        imports: Imports,
     ) -> None:
-        """Pull over `link` into `catalog`; believe only what one of `keys` signed.
+        """Pull over `link` into `catalog`, or take what `imports` has; believe only what one of
+        `keys` signed.
 
         What `records` name (live, the way back, at work) never gives way to a new version.
         """
         self._link, self._topics, self._keys = link, topics, keys
         self._catalog, self._settings, self._announcer = catalog, settings, announcer
-        self._records = records
+        self._records, self._imports = records, imports
         self._pace = None
         if settings.pull_kib_per_s is not None:
             self._pace = Pace(settings.pull_kib_per_s * 1024)
@@ -59,9 +62,10 @@ class Puller:
             Unavailable: not published, or no link.
             Corrupt, Refused: its envelope cannot be trusted.
         """
-        sealed = await retained(
-            self._link, self._topics.model(name, version), timeout_s=self._settings.pull_timeout_s
-        )
+        sealed = self._imports.sealed(name, version)
+        if sealed is None:
+            topic, timeout_s = self._topics.model(name, version), self._settings.pull_timeout_s
+            sealed = await retained(self._link, topic, timeout_s=timeout_s)
         return trust.open_sealed(sealed, payload_type=trust.MANIFEST, keys=self._keys)
 
     async def file(self, ref: FileRef, target: Path, on_progress: OnProgress) -> None:
@@ -72,18 +76,20 @@ class Puller:
             Refused: it can never fit, as agent.store.quota.make_room says.
             Unavailable, Corrupt: as agent.store.download.fetch_file says, or no room.
         """
+        has = self._imports.catalog.sources() + self._catalog.sources()
         quota.make_room(
             self._catalog,
             (target.parent.parent.name, int(target.parent.name)),
             bounds=self._bounds,
             pinned=pinned(self._records()),
+            has=has,
             on_evicted=self._tell_evicted,
         )
         fetched = await fetch_file(
             ref,
             get=self._get,
             target=target,
-            has=self._catalog.sources(),
+            has=has,
             window=self._settings.window_topics,
             on_progress=on_progress,
         )

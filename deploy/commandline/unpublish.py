@@ -1,6 +1,6 @@
 """Take a model version off the broker: its manifest, and the chunks that no other version uses.
 
-Devices that serve it go on serving it.
+Devices that serve it go on serving it. Interrupted, it goes on when it is called again.
 """
 
 import argparse

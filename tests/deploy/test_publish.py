@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from securesystemslib.signer import Key, Signer
 
-from agent.errors import BadInput, Corrupt, Refused
+from agent.errors import BadInput, Corrupt, Refused, Unavailable
 from agent.link.mqtt import Link
 from agent.link.pull import blobs
 from agent.link.retained import retained
@@ -152,6 +152,33 @@ async def test_unpublish_clears_what_no_other_version_uses(
         for ref in shelf.files_of(manifest):
             assert chunking.sha256(await fetch(ref, link, tmp_path)) == ref.sha256
         await shelf.unpublish("net", 2, link=link, topics=TOPICS)
+        assert await shelf.retained_under(link, "trimtab/v1/#", quiet_s=0.3) == []
+
+
+async def test_unpublish_goes_on_where_it_was_interrupted(
+    broker: RunningBroker, signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Link(broker.settings(), client_id="operator", clean=True) as link:
+        await link.connected(CONNECT_S)
+        await publish.publish(an_offer(tmp_path, chunk_bytes=4096), link=link, topics=TOPICS,
+                              by=signer)  # fmt: skip
+        whole, cleared = link.publish, 0
+
+        async def gone_after_three(topic: str, payload: bytes, **options: Any) -> None:
+            nonlocal cleared
+            cleared += not payload
+            if cleared > 3:
+                raise Unavailable("cannot publish: gone")
+            await whole(topic, payload, **options)
+
+        monkeypatch.setattr(link, "publish", gone_after_three)
+        with pytest.raises(Unavailable):
+            await shelf.unpublish("net", 1, link=link, topics=TOPICS)
+        monkeypatch.undo()
+        sealed = await retained(link, TOPICS.model("net", 1), timeout_s=CONNECT_S)
+        with pytest.raises(Corrupt, match="cannot read the envelope"):
+            trust.open_sealed(sealed, payload_type=trust.MANIFEST, keys=trust.load_keys(tmp_path))
+        await shelf.unpublish("net", 1, link=link, topics=TOPICS)
         assert await shelf.retained_under(link, "trimtab/v1/#", quiet_s=0.3) == []
 
 

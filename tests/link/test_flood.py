@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ async def test_what_was_not_acknowledged_comes_again_after_a_restart(
         await until(lambda: got)
     async with Link(each_broker.settings(), client_id="device") as link:
         await link.keep(["t/command"], got.append, late=True)
+        await link.connected(CONNECT_S)
         await until(lambda: len(got) == 2)
         got[1].acknowledge()
         await link.publish("t/command", b"the next one")  # behind it, the acknowledgement is there
@@ -186,3 +188,31 @@ async def test_a_capped_pull_asks_for_no_more_than_the_cap_and_ends(
                 got += len(payload)
                 assert got <= 1_000_000 * (loop.time() - begun_s + 1) + 8 * 122_880
     assert got == 4 * sum(map(len, published.blobs.values()))
+
+
+async def test_a_pull_that_is_cancelled_as_a_chunk_arrives_ends(broker: RunningBroker) -> None:
+    """asyncio.wait_for of Python 3.11 swallows a cancellation that comes with the result."""
+    published = publish(a_file(40_000))
+    await put_on(broker, published.blobs)
+    async with Link(broker.settings(), client_id="device") as link:
+        await link.connected(CONNECT_S)
+        deliver = link._subscriptions.deliver
+        for _ in range(20):
+            names = list(published.blobs)
+
+            async def pull(names: list[str] = names) -> None:
+                while True:
+                    async for _ in pulling(link)(names):
+                        pass
+
+            pulling_it = asyncio.create_task(pull())
+
+            def deliver_and_cancel(
+                message: Message, task: "asyncio.Task[None]" = pulling_it
+            ) -> None:
+                deliver(message)
+                task.cancel()
+
+            link._connection._hears = replace(link._connection._hears, message=deliver_and_cancel)
+            await asyncio.wait({pulling_it}, timeout=CONNECT_S)
+            assert pulling_it.cancelled()
