@@ -18,7 +18,7 @@ from compression.pruning import surgery
 from compression.statistics import Range
 
 _REWRITING = frozenset({"rescaling", "unrolling"})
-"""Behind these, tensors have other names, whose ranges nobody knows yet."""
+"""Behind these, tensors have other names, whose ranges have to be seen."""
 
 
 class Foresight:
@@ -66,8 +66,7 @@ class Foresight:
 
     def of_recipe(self, recipe: Recipe) -> float | None:
         """What the kernels of a recipe that cuts first cost; None where that cannot be told."""
-        if any(spec.name in _REWRITING for spec in recipe.passes):
-            return None
+        rewritten = any(spec.name in _REWRITING for spec in recipe.passes)
         widths: Mapping[str, int] = recipe.passes[0].parameters.get("keep", {})
         keep = {name: range(width) for name, width in widths.items()}
         model = surgery.cut(self._model, self._studied.channels, keep)
@@ -76,12 +75,12 @@ class Foresight:
         def ranges(
             model: onnx.ModelProto, *, least_error: tuple[str, ...] = ()
         ) -> dict[str, Range]:
-            del model, least_error  # names of tensors stay, and ranges decide no kernel
-            return seen
+            del least_error  # names of tensors stay, and where ranges end decides no kernel
+            return self._material.calibrate(model) if rewritten else seen
 
         try:
             for spec in recipe.passes[1:]:
-                if spec.name in INTEGERS:
+                if spec.name in INTEGERS or spec.name in _REWRITING:
                     alone = Recipe(label=spec.name, passes=(spec,))
                     model = pipeline.run(alone, model, calibrate=ranges)
             return self.cost(model)
