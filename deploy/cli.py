@@ -12,6 +12,8 @@ TABLE = {
     "deploy": ("deploy.commandline.deploy", "have devices pull, fit and serve a version"),
     "remove": ("deploy.commandline.remove", "have devices stop serving a model and forget it"),
     "cancel": ("deploy.commandline.cancel", "stop the work on a deployment"),
+    "rollback": ("deploy.commandline.rollback", "serve again what served before"),
+    "forget-inputs": ("deploy.commandline.forget_inputs", "delete live inputs that were collected"),
     "describe": ("deploy.commandline.describe", "ask a device what it is and what it serves"),
     "ping": ("deploy.commandline.ping", "ask devices for a sign of life"),
     "status": ("deploy.commandline.status", "show every device as it last reported"),

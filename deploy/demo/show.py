@@ -117,6 +117,7 @@ class Show:
             version=1,
             strategy=strategy,
             minutes=COMPRESS_MINUTES,
+            observe_minutes=0,  # nobody but the demo asks, and it asks both models in the end
             **({"budget": self.plan.budget} if improve else {}),
         )
         reply = await self.watch.meanwhile(self.operator.command(device.DEVICE, body))
