@@ -216,7 +216,11 @@ class Connection(Line):
         self._task = self._door.loop.create_task(self._later(head, answering), name="request")
 
     async def _later(self, head: Head, answering: Awaitable[Answer]) -> None:
-        answer = await answering
+        try:
+            answer = await answering
+        except BaseException:  # given up, by us or by whoever was to answer: nobody may wait for it
+            self._transport.abort()
+            raise
         self._task = None
         if not self._closing:
             self._answer(head, answer)

@@ -123,12 +123,16 @@ def _routes(place: list[Place]) -> Routes:
             raise
         return echo(_service, request, _match)
 
+    async def give_up(_service: Any, _request: Request, _match: Match) -> Answer:
+        raise asyncio.CancelledError
+
     return Routes(
         route("POST", "/echo.*", echo),
         route("GET", "/echo.*", echo),
         route("POST", "/aligned", aligned),
         route("GET", "/big", big),
         route("POST", "/wait", wait),
+        route("POST", "/give-up", give_up),
         route("GET", "/v2/health/live", live),
     )
 

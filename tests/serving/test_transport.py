@@ -157,13 +157,21 @@ def test_who_does_not_wait_for_leave_is_not_given_it() -> None:
     assert one(post("/echo", b"body", "expect: 100-continue", CLOSE)).body == b"body"
 
 
+def test_nobody_waits_for_an_answer_that_was_given_up() -> None:
+    assert tell(lambda place: place.say(post("/give-up"))) == b""
+
+
+@pytest.mark.parametrize("unix", [False, True])
 @pytest.mark.parametrize("path", ["/echo", "/wait"])
-def test_a_client_that_has_only_finished_sending_gets_its_answers(path: str) -> None:
+def test_a_client_that_has_only_finished_sending_gets_its_answers(
+    tmp_path: Path, path: str, unix: bool
+) -> None:
     async def story(place: Place) -> bytes:
         place.go_on.set()
         return await place.say(post(path, b"1") + post("/echo", b"2"), end=True)
 
-    assert [told.body for told in answers(tell(story))] == [b"1", b"2"]
+    told = answers(tell(story, unix=str(tmp_path / "s") if unix else None))
+    assert [each.body for each in told] == [b"1", b"2"]
 
 
 def test_half_a_request_and_an_end_is_no_request() -> None:
