@@ -48,7 +48,7 @@ class Steered:
 
     def end(self) -> None:
         """Let it end, and keep what it saw."""
-        said, _ = self._process.communicate(timeout=60)
+        said, _ = self._process.communicate(timeout=120)
         self.seen = json.loads(said)
 
     def found(self, group: str) -> dict[str, int]:

@@ -59,7 +59,7 @@ def p99(latencies_ms: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    "swaps", [50, pytest.param(1000, marks=[pytest.mark.prove, pytest.mark.timeout(900)])]
+    "swaps", [50, pytest.param(1000, marks=[pytest.mark.prove, pytest.mark.timeout(1800)])]
 )
 def test_swaps_under_constant_load(
     swaps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -103,7 +103,7 @@ def test_swaps_under_constant_load(
 
 
 @pytest.mark.parametrize(
-    "seconds", [1.0, pytest.param(20.0, marks=[pytest.mark.prove, pytest.mark.timeout(300)])]
+    "seconds", [1.0, pytest.param(20.0, marks=[pytest.mark.prove, pytest.mark.timeout(900)])]
 )
 def test_a_quick_model_beside_a_slow_one_that_is_saturated(
     seconds: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -143,16 +143,15 @@ def test_a_quick_model_beside_a_slow_one_that_is_saturated(
 
 
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(20, marks=[pytest.mark.prove, pytest.mark.timeout(600)])]
+    "kills", [2, pytest.param(20, marks=[pytest.mark.prove, pytest.mark.timeout(1800)])]
 )
 def test_kills_under_load_refuse_nobody(
     kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = variants(tmp_path)
     back_s: list[float] = []
-    pace = Pace(
-        poll_s=0.05, quick_death_s=0.0
-    )  # deaths in a row are the test's, no sign of a fault
+    # Deaths in a row are the test's, no sign of a fault.
+    pace = Pace(poll_s=0.05, quick_death_s=0.0)
     with serving.running(pace=pace) as server:
         server.load("m", paths[0], version=0)
         with load(server, [cnn_group(paths)], tmp_path) as clients:
@@ -163,7 +162,7 @@ def test_kills_under_load_refuse_nobody(
                 os.kill(pid, signal.SIGKILL)
                 began = time.perf_counter()
                 # Asked at once: it waits in the backlog, and is answered by the next process.
-                status, _, _ = server.ask("GET", "/v2/models/m/ready")
+                status, _, _ = server.ask("GET", "/v2/models/m/ready", within_s=150)
                 back_s.append(time.perf_counter() - began)
                 assert status == 200
                 wait_for_heartbeat(server, other_than=pid)
@@ -180,7 +179,7 @@ def test_kills_under_load_refuse_nobody(
 
 
 def wait_for_heartbeat(server: Running, *, other_than: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while server.supervisor.status is None or server.supervisor.status.pid == other_than:
         assert time.monotonic() < deadline, "no heartbeat"
         time.sleep(0.01)

@@ -106,9 +106,11 @@ class Running:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        *,
+        within_s: float = 30,
     ) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, headers in lower case, body."""
-        connection = HTTPConnection(self.address, timeout=30)
+        connection = HTTPConnection(self.address, timeout=within_s)
         try:
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
