@@ -1,9 +1,10 @@
-"""One row of the table of test_pruning.py: cuts a model in this process, whose peak it reports."""
+"""Rows of the table of test_pruning.py: cuts a model in this process, whose peak they show."""
 
 import json
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +12,54 @@ import onnx
 
 from compression import agreement, channels, runtime, samples
 from compression.calibration.evidence import Evidence
+from compression.errors import BadModel
 from compression.job import OutputSpec
 from compression.passes import structured_pruning
 
 
-def main(asked: dict[str, Any]) -> dict[str, float]:
-    """Cut, then judge on inputs that had no part in it."""
+def rows(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Cut by one order to each share, then judge on inputs that had no part in it."""
     folder = Path(asked["folder"])
     model = onnx.load(folder / "regular.onnx")
     original = runtime.session(model)
     specs = runtime.inputs(original)
-    settings = structured_pruning.Settings.model_validate(
-        {key: asked[key] for key in ("keep", "order", "refit")} | {"samples": 4096}
-    )
-    started = time.process_time()
-    with samples.open_samples(folder / "calibrating.npz", specs) as inputs:
-        evidence = Evidence(lambda: (inputs.sample(at) for at in range(len(inputs))))
-        cut = structured_pruning.apply(model, settings, evidence=evidence)
-        spent = time.process_time() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        sample = inputs.sample(0)
-        products = [channels.find(each, sample=sample).macs for each in (cut, model)]
     outputs = tuple(OutputSpec.model_validate(one) for one in asked["outputs"])
-    judge = agreement.Judge(outputs)
-    candidate = runtime.session(cut)
-    with samples.open_samples(folder / "judging.npz", specs) as inputs:
-        for at in range(len(inputs)):
-            row = inputs.sample(at)
-            judge.add(runtime.run(original, row), runtime.run(candidate, row))
-    return {
-        "macs": products[0] / products[1],
-        "agreement": judge.agreement("held-out").value,
-        "cpu_s": spent,
-        "peak_mib": peak,
-    }
+    with (
+        samples.open_samples(folder / "calibrating.npz", specs) as inputs,
+        samples.open_samples(folder / "judging.npz", specs) as judging,
+    ):
+        evidence = Evidence(lambda: (inputs.sample(at) for at in range(len(inputs))))
+        sample = inputs.sample(0)
+        whole, groups_s = timed(lambda: channels.find(model, sample=sample))
+        for share, refit in asked["cuts"]:
+            settings = structured_pruning.Settings(keep=share, order=asked["order"], refit=refit)
+            row = {"keep": share, "refit": refit, "groups_s": groups_s}
+            try:
+                cut, spent_s = timed(
+                    lambda: structured_pruning.apply(model, settings, evidence=evidence)  # noqa: B023 - called at once
+                )
+            except BadModel as error:
+                yield row | {"problem": str(error)}
+                continue
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            judge, candidate = agreement.Judge(outputs), runtime.session(cut)
+            for at in range(len(judging)):
+                one = judging.sample(at)
+                judge.add(runtime.run(original, one), runtime.run(candidate, one))
+            yield row | {
+                "macs": channels.find(cut, sample=sample).macs / whole.macs,
+                "agreement": judge.agreement("held-out").value,
+                "cpu_s": spent_s,
+                "peak_mib": peak,
+            }
+
+
+def timed(act: Callable[[], Any]) -> tuple[Any, float]:
+    """What is answered, and the CPU seconds that this took."""
+    started = time.process_time()
+    return act(), time.process_time() - started
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]))))
+    for found in rows(json.loads(sys.argv[1])):
+        print(json.dumps(found), flush=True)
