@@ -12,7 +12,7 @@ import numpy as np
 
 _LEAST_SPREAD = 1.5
 """Costs nearer than this say nothing of an intercept: their own errors would decide it."""
-_USUALLY_FIXED = 0.1
+_USUALLY_FIXED = 0.05
 """Where nothing says more: of the quickest measured model, what hangs on no kernel."""
 _MOST_FIXED = 0.2
 """Of the quickest measured model, the most that hangs on no kernel."""
@@ -45,8 +45,8 @@ class Line:
 def fit(known: Sequence[Whole]) -> Line:
     """Return the line of least relative error through what was measured (at least one model).
 
-    It always rises, and begins at zero or a little above: at a tenth of the least ratio where
-    costs lie too near to one another to tell.
+    It always rises, and begins at zero or a little above: at a twentieth of the least ratio
+    where costs lie too near to one another to tell.
     """
     costs = np.array([one.cost for one in known])
     ratios = np.array([one.ratio for one in known])
