@@ -127,6 +127,7 @@ def test_candidates_follow_the_instruction_sets() -> None:
     assert static(DEVICE) == {"weights": "s8-7bit", "activations": "u8"}
     assert static(vnni) == {"weights": "s8", "activations": "u8"}
     assert static(arm) == {"weights": "s8", "activations": "s8"}
+    assert [search.dynamic_format(one) for one in (DEVICE, vnni, arm)] == ["u8", "s8", "u8"]
     assert "int8 u8 weights" in labels(DEVICE, Conv=3)
     assert "int8 u8 weights" not in labels(vnni, Conv=3)
 

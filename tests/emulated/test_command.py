@@ -12,7 +12,7 @@ from tests.emulated import emulation, processors
 from tests.fixtures.trained import collection
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(7200)]
-INT8 = {"quantization": "s8", "dynamic": "s8"}
+INT8 = {"quantization": "s8", "dynamic": "u8"}
 """Weights that a recipe for Arm has: the full range, without a dot product too."""
 
 
