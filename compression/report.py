@@ -107,12 +107,19 @@ def untried(rejected: Sequence[Rejected]) -> str:
     left = [one for one in rejected if not one.tried]
     if not left:
         return ""
-    names = ", ".join(one.recipe.label for one in left)
     if len(left) == 1:
-        return f"{names}: {left[0].reason}"
-    over = [one for one in left if "minutes" in one.reason]
-    why = "the minutes of the job are over" if over else "they looked no better than what is kept"
-    return f"{len(left)} not tried, as {why}: {names}"
+        return f"{left[0].recipe.label}: {left[0].reason}"
+    late = [one.recipe.label for one in left if "minutes" in one.reason]
+    needless = [one.recipe.label for one in left if "minutes" not in one.reason]
+    told = [
+        f"{len(names)} not tried, as {why}: {', '.join(names)}"
+        for why, names in (
+            ("the minutes of the job are over", late),
+            ("they looked no better than what is kept", needless),
+        )
+        if names
+    ]
+    return "; ".join(told)
 
 
 def _row(place: int, rung: Rung) -> tuple[str, ...]:

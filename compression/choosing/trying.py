@@ -61,6 +61,8 @@ class Trying:
         self._cores = job.device_class.cores
         self._trials = Trials(job, material, shelf, listener)
         self._beaten: dict[str, str] = {}
+        self._late = False
+        """Whether time was too short for another candidate, when last asked."""
 
     def baseline(self) -> None:
         """Measure the original against itself: its memory, its noise, its place on the ladder.
@@ -172,9 +174,10 @@ class Trying:
 
     def _in_time(self, kept: int) -> bool:
         """Whether one more candidate can be tried, and all that are kept reported."""
-        reporting = self._trials.seconds(len(self._material.report))
-        needed = self._trials.seconds(len(self._material.choosing)) + (kept + 1) * reporting
-        return time.monotonic() + needed <= self._ends
+        reporting = self._trials.expected_s(len(self._material.report))
+        needed = self._trials.expected_s(len(self._material.choosing)) + (kept + 1) * reporting
+        self._late = time.monotonic() + needed > self._ends
+        return not self._late
 
     def _report(self, kept: list[Kept]) -> None:
         for done, one in enumerate(kept):
@@ -193,7 +196,7 @@ class Trying:
     def _leave(self, left: Sequence[Preview]) -> None:
         """Say of what is left why it was not tried: each for the ladder, together for a person."""
         over = f"not tried: the {self._job.minutes:g} minutes of the job are over"
-        if self._in_time(0):
+        if not self._late:
             over = f"not tried: {len(self.rungs) - 1} others promised more"
         untried = [
             Rejected(

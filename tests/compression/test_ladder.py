@@ -169,6 +169,9 @@ def test_candidates_that_were_not_tried_are_one_line() -> None:
     assert "all: agreement 0.155" in text
     assert report.line(Tried(untried=left)) == folded
     assert report.untried((bad,)) == ""
+    late = Rejected(recipe=Recipe(label="late"), reason="not tried: the 10 minutes", tried=False)
+    over = "1 not tried, as the minutes of the job are over: late; "
+    assert report.untried((*left, late)) == over + folded
 
 
 def test_what_is_within_a_standard_error_of_the_best_is_as_good_and_the_faster_comes_first() -> (
