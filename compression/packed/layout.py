@@ -10,7 +10,7 @@ frame of them (RFC 8878). Numbers are little-endian.
 | --- | --- | --- |
 | PLAIN | any bytes | these bytes |
 | PLANES | elements of `width` bytes | the first byte of each, the second of each, ... |
-| SPARSE | elements, many of them `fill` | a bit for each, lowest first: not `fill`; planes of those |
+| SPARSE | elements, many of them `fill` | a bit for each, lowest first: not `fill`; their planes |
 
 Exponents and high bytes say nearly the same everywhere and lie together in planes; a bit for each
 element and an entropy coder come close to what positions must cost (docs/adr/0008).
