@@ -102,7 +102,7 @@ def _keep(
         return planning.for_share(found, planning.study(model, found, by=by), macs=wish)
     known = divided.evidence.once(
         model,
-        f"pruning study {by} {settings.samples}",
-        lambda: planning.study(model, found, by=by, parts=divided),
+        f"pruning order {by} {settings.samples}",
+        lambda: planning.study(model, found, by=by, parts=divided, sensitive=False),
     )
     return planning.for_share(found, known, macs=wish)

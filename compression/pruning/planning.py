@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx
 from onnx import numpy_helper
 
 from compression.errors import BadModel
-from compression.pruning import allocating, layers, ordering, readers, sensitivity
+from compression.pruning import allocating, fading, layers, ordering, readers, sensitivity
 from compression.pruning.groups import ChannelMap, Group
 from compression.pruning.ordering import Order
 from compression.pruning.parts import Parts
@@ -25,13 +25,15 @@ UNITS_PER_ROW = 16
 class Study:
     """By group: in which order its units go, and what is lost at each of `sensitivity.LEVELS`.
 
-    Nothing is lost that anybody knows of where there were no samples to see it. `whole` says of
-    groups that the samples say too little of why these stay as they are.
+    Nothing is lost that anybody knows of where there were no samples to see it, or nobody asked.
+    `whole` says of groups that the samples say too little of why these stay as they are.
+    `expected` is what is lost at each of `fading.LEVELS` once the layers behind are fitted anew.
     """
 
     orders: Mapping[str, Order]
     losses: Mapping[str, Sequence[float]]
     whole: Mapping[str, str]
+    expected: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def study(
@@ -45,7 +47,8 @@ def study(
     """Order the units of every group, and see what cutting each alone loses.
 
     Groups of which no reader says anything (their inputs never change, or are not finite) are
-    ordered by magnitude, and so are all without `parts`. `sensitive` False: only the orders.
+    ordered by magnitude, and so are all without `parts`. `sensitive` False: only the orders and
+    what is expected of them.
 
     Raises:
         BadModel: there is nothing to cut, or the model does not run.
@@ -68,12 +71,15 @@ def study(
             if parts is not None and (lacking := _lacking(group, seen[group.id], parts)):
                 whole[group.id] = lacking
         orders[group.id] = found or ordering.by_magnitude(group, _weights(model, group))
-    if parts is None or not sensitive:
+    if parts is None:
         return Study(orders, {}, whole)
+    expected = fading.losses(model, channels, orders, without=whole)
+    if not sensitive:
+        return Study(orders, {}, whole, expected)
     judge = sensitivity.Judge(model, parts)
     groups = [group for group in channels.groups if group.id not in whole]
     losses = sensitivity.measure(model, channels, groups, orders, seen, judge=judge)
-    return Study(orders, losses, whole)
+    return Study(orders, losses, whole, expected)
 
 
 def _lacking(group: Group, seen: Sequence[Seen], parts: Parts) -> str:
@@ -103,13 +109,13 @@ def for_share(channels: ChannelMap, found: Study, *, macs: float) -> Keep:
     Raises:
         BadModel: so little cannot be left.
     """
-    losses = found.losses or {
-        group.id: [level * group.macs_per_unit * group.width for level in sensitivity.LEVELS]
+    losses = found.expected or {
+        group.id: [level * group.macs_per_unit * group.width for level in fading.LEVELS]
         for group in channels.groups
         if group.id not in found.whole
     }
     try:
-        widths = allocating.widths(channels, losses, sensitivity.LEVELS, macs=macs)
+        widths = allocating.widths(channels, losses, fading.LEVELS, macs=macs)
     except BadModel as error:
         raise BadModel("; ".join([str(error), *found.whole.values()])) from None
     return {name: found.orders[name].kept(count) for name, count in widths.items()}

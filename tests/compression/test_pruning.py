@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compression import channels
 from compression.errors import BadModel
-from compression.pruning import allocating, costs, ordering, surgery
+from compression.pruning import allocating, costs, fading, ordering, surgery
 from compression.pruning.ordering import Reader
 from tests.compression import channel_graphs as small
 from tests.compression.masked import random_units
@@ -136,3 +136,30 @@ def test_wide_groups_keep_multiples_of_eight_channels() -> None:
     hidden = b.node("Relu", small.conv(b, "x", 3, 44))
     (group,) = channels.find(small.finished(b, small.head(b, hidden, 44))).groups
     assert costs.steps(group) == (44, 40, 32, 24, 16, 8)
+
+
+def test_a_loss_counts_less_the_more_layers_lie_behind() -> None:
+    b = small.builder()
+    x = "x"
+    for before in (3, 8, 8):
+        x = b.node("Relu", small.conv(b, x, before, 8))
+    model = small.finished(b, small.head(b, x, 8))
+    found = channels.find(model)
+    order = ordering.Order(np.arange(8), np.linspace(0.1, 0.8, 8))
+    same = {group.id: order for group in found.groups}
+    expected = fading.losses(model, found, same, without={found.groups[1].id})
+    first, last = expected[found.groups[0].id], expected[found.groups[2].id]
+    assert len(expected) == 2
+    assert first == pytest.approx([fading.FADE**2 * lost for lost in last])
+    assert (np.diff(first) >= 0).all()
+
+
+def test_a_loss_counts_for_every_reader() -> None:
+    b = small.builder()
+    x = b.node("Relu", small.conv(b, "x", 3, 8))
+    y = b.node("Add", small.conv(b, x, 8, 4), small.conv(b, x, 8, 4))
+    found = channels.find(model := small.finished(b, y))
+    (group,) = [one for one in found.groups if one.width == 8]
+    order = ordering.Order(np.arange(8), np.linspace(0.1, 0.8, 8))
+    lost = fading.losses(model, found, dict.fromkeys((g.id for g in found.groups), order))
+    assert lost[group.id][-1] == pytest.approx(2 * 0.7)
