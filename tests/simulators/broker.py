@@ -22,7 +22,7 @@ import pytest
 
 from agent.config import Broker as BrokerSettings
 
-START_S = 15.0
+START_S = 60.0
 _IOTCORE = """\
 id = 0
 [router]
