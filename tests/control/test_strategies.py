@@ -135,3 +135,14 @@ async def test_a_version_for_newer_agents_is_refused(world: World) -> None:
     state, message = ended(await deploy(world.deployer()))
     assert state is State.REFUSED
     assert "it needs agent 99.1, this one is" in message
+
+
+async def test_what_fits_only_in_the_place_of_what_serves_is_admitted(world: World) -> None:
+    deployer = world.deployer()
+    await deploy(deployer)
+    world.available_mib = 5.0  # each takes 20: one of them fits, but not two
+    record = await deploy(deployer, 2, "command-2")
+    assert ended(record)[0] is State.LIVE
+    assert record.live is not None
+    assert (record.live.version, record.live.label) == (2, "int8")
+    assert world.loaded["m"].needs_mib == 20.0
