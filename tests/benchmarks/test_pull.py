@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,7 +143,9 @@ def test_100_mib_pulled_beside_curl_and_beside_hashing_and_writing(
 
 
 def _show(window: int, found: list[dict[str, float]], runs: dict[str, list[float]]) -> None:
-    of: Callable[[str], list[float]] = lambda name: [cost[name] for cost in found]  # noqa: E731
+    def of(name: str) -> list[float]:
+        return [cost[name] for cost in found]
+
     median_s = statistics.median(of("seconds"))
     ratios = ", ".join(
         f"{statistics.median(seconds) / median_s:.2f} of {name}" for name, seconds in runs.items()

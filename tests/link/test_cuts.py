@@ -66,7 +66,7 @@ async def pull(published: Published, link: Link, target: Path, again: asyncio.Ev
         again.clear()
         source, mine = pulling(link, window=WINDOW), Fetched()
 
-        async def get(names, source=source, mine=mine):  # type: ignore[no-untyped-def]
+        async def get(names, source=source, mine=mine):
             async with contextlib.aclosing(source(names)) as chunks:
                 async for name, payload in chunks:
                     mine.sent_bytes += len(payload)

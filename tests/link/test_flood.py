@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ async def test_a_thread_that_brings_messages_waits_for_the_loop() -> None:
 
     def bring() -> None:
         for number in range(3 * MOST_WAITING):
-            hand_over.message(lambda number=number: carried.append(number))  # type: ignore[misc]
+            hand_over.message(partial(carried.append, number))
             begun.set()
 
     bringing = threading.Thread(target=bring, name="network")

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import uvloop
 
 from agent.serving import http
@@ -102,8 +103,6 @@ def _routes(place: list[Place]) -> Routes:
         return Answer(200, [bytes(request.body)], b"text/plain")
 
     def aligned(_service: Any, request: Request, _match: Match) -> Answer:
-        import numpy as np  # noqa: PLC0415 - only here
-
         skip = int(request.headers[b"inference-header-content-length"])
         address = np.frombuffer(request.body[skip:], "u1").ctypes.data
         return Answer(200, [str(address % 16).encode()], b"text/plain")
