@@ -26,6 +26,10 @@ from agent.link.messages import Code, Hears, Message, Will
 _SESSION_TAKEN_OVER = 0x8E
 
 
+class NotConnected(Unavailable):
+    """The connection has just ended; whoever waits for the next one can go on."""
+
+
 class Connection:
     """A client of one broker: packets out, and what comes in is told to `hears`."""
 
@@ -134,6 +138,8 @@ class Connection:
             handling = SubscribeOptions.RETAIN_DO_NOT_SEND
         options = SubscribeOptions(qos=1, retainHandling=handling)
         code, mid = self._client.subscribe([(each, options) for each in filters])
+        if code in {paho.MQTT_ERR_NO_CONN, paho.MQTT_ERR_CONN_LOST}:
+            raise NotConnected(f"cannot subscribe to {filters[0]}: {paho.error_string(code)}")
         if mid is None or code != paho.MQTT_ERR_SUCCESS:
             raise Unavailable(f"cannot subscribe to {filters[0]}: {paho.error_string(code)}")
         return mid

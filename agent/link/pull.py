@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from agent.errors import Unavailable
+from agent.link.connection import NotConnected
 from agent.link.messages import Message
 from agent.link.mqtt import Link
 from agent.link.pace import Pace
@@ -135,6 +136,9 @@ class _Pull:
         self._asked |= dict.fromkeys(topics)
         try:
             await self._link.subscribe(topics, self._take)
+        except NotConnected:  # before the link itself has heard of it
+            self._room.set()
+            await asyncio.sleep(0)
         except Unavailable:
             if self._link.online and self._asked_on == self._link.connects:
                 raise  # the broker is there and denies

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from agent.errors import Unavailable
-from agent.protocol import oip
+from agent.protocol import oip, oip_requests
 from deploy.demo import traffic
 
 DTYPES = st.sampled_from(["?", "u1", "<i4", "<i8", "<f2", "<f4", "<f8"])
@@ -28,7 +28,7 @@ TENSORS = st.dictionaries(
 @given(TENSORS)
 def test_the_server_reads_what_we_encode(inputs: dict[str, np.ndarray]) -> None:
     body, json_bytes = traffic.encode(inputs)
-    request = oip.read_request(memoryview(body), json_bytes=json_bytes)
+    request = oip_requests.read_request(memoryview(body), json_bytes=json_bytes)
     assert request.binary
     assert list(request.inputs) == list(inputs)
     for name, array in inputs.items():
@@ -42,7 +42,9 @@ def test_we_read_what_the_server_encodes(outputs: dict[str, np.ndarray], binary:
         for name, array in outputs.items()
         if binary or array.dtype != np.float16
     }
-    encoded = oip.write_response({}, [(name, array, binary) for name, array in finite.items()])
+    encoded = oip.write_response(
+        {}, [oip.Output(name, array, binary, None) for name, array in finite.items()]
+    )
     body = b"".join(encoded.parts)
     found = traffic.decode(body, encoded.json_bytes or len(body))
     for name, array in finite.items():
