@@ -50,6 +50,7 @@ async def keep_asking(agent: RunningAgent, inputs: np.ndarray, stop: asyncio.Eve
     return asked
 
 
+@pytest.mark.timeout(420)  # the original beside it runs at idle priority: on a busy machine, late
 async def test_a_variant_that_is_wrong_on_live_inputs_is_rolled_back(site: Site) -> None:
     model = models.mlp(site.folder / "mlp.onnx", hidden=1500)
     sure, unsure = sure_and_unsure(model)
@@ -63,7 +64,7 @@ async def test_a_variant_that_is_wrong_on_live_inputs_is_rolled_back(site: Site)
     )  # fmt: skip
     stop = asyncio.Event()
     asking = asyncio.create_task(keep_asking(site.agent, unsure, stop))
-    end = await site.fleet.end_of(deployment)
+    end = await site.fleet.end_of(deployment, within_s=270)
     stop.set()
     assert await asking > 20
     assert end.state == "live"
