@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
@@ -23,11 +24,22 @@ from compression.job import (
 from compression.words import Words
 
 WORDS: TypeAdapter[Words] = TypeAdapter(FromWorker)
+Said = TypeVar("Said", bound=Words)
 HASWELL = DeviceClass(machine="x86_64", isa=("avx2",), cores=2, onnxruntime="test")
 
 
 def run_trial(job: TrialJob, *, timeout_s: float = 60) -> Measurement | Failed:
-    """Run a trial in its own process, holding its stdin open until it has answered."""
+    """Run a trial in its own process."""
+    return _answer(job, Measurement, timeout_s)
+
+
+def time_kernels(job: KernelJob, *, timeout_s: float = 120) -> KernelCosts | Failed:
+    """Time kernels in a trial's process."""
+    return _answer(job, KernelCosts, timeout_s)
+
+
+def _answer(job: Words, kind: type[Said], timeout_s: float) -> Said | Failed:
+    """What a trial's process says, its stdin held open until it has."""
     with start("compression.trial") as trial:
         assert trial.stdin is not None
         assert trial.stdout is not None
@@ -38,22 +50,8 @@ def run_trial(job: TrialJob, *, timeout_s: float = 60) -> Measurement | Failed:
         code = trial.wait(timeout_s)
     if not line:
         return Failed(kind="cannot-run", message=f"cannot run the trial: exit code {code}")
-    kind = Failed if b'"type":"failed"' in line else Measurement
-    return kind.model_validate_json(line)
-
-
-def time_kernels(job: KernelJob, *, timeout_s: float = 120) -> KernelCosts | Failed:
-    """Time kernels in a trial's process."""
-    with start("compression.trial") as trial:
-        assert trial.stdin is not None
-        assert trial.stdout is not None
-        trial.stdin.write(job.to_json() + b"\n")
-        trial.stdin.flush()
-        line = trial.stdout.readline()
-        trial.stdin.close()
-        trial.wait(timeout_s)
-    kind = Failed if b'"type":"failed"' in line else KernelCosts
-    return kind.model_validate_json(line)
+    failed = b'"type":"failed"' in line
+    return Failed.model_validate_json(line) if failed else kind.model_validate_json(line)
 
 
 def start(module: str) -> "subprocess.Popen[bytes]":
