@@ -153,24 +153,27 @@ def _reconstruct(
     )
 
 
-def _prune(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+def _want_float(model: onnx.ModelProto, context: Context, doing: str) -> None:
     if model is not context.reference:
-        raise BadModel("cannot cut channels behind a pass that is not exact in float: cut first")
+        first = doing.partition(" ")[0]
+        raise BadModel(f"cannot {doing} behind a pass that is not exact in float: {first} first")
+
+
+def _prune(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
+    _want_float(model, context, "cut channels")
     settings = structured_pruning.Settings.model_validate(parameters)
     evidence = context.seen() if settings.needs_inputs else None
     return structured_pruning.apply(model, settings, evidence=evidence)
 
 
 def _bury(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
-    if model is not context.reference:
-        raise BadModel("cannot cut channels behind a pass that is not exact in float: cut first")
+    _want_float(model, context, "cut channels")
     settings = dead_channels.Settings.model_validate(parameters)
     return dead_channels.apply(model, settings, evidence=context.evidence)
 
 
 def _zero(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
-    if model is not context.reference:
-        raise BadModel("cannot prune weights behind a pass that is not exact in float: prune first")
+    _want_float(model, context, "prune weights")
     settings = unstructured_pruning.Settings.model_validate(parameters)
     evidence = context.seen() if settings.needs_inputs else None
     return unstructured_pruning.apply(model, settings, evidence=evidence)
