@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -111,6 +112,7 @@ class App:
             on_up=self._changed.set,
             on_counters=self._reporter.observe,
         )
+        self._live_inputs = in_memory(self._state_dir)
         self._deployer = Deployer(self._parts(), Records(self._state_dir / "records"))
         self._outlook = Outlook(
             settings,
@@ -152,7 +154,6 @@ class App:
             catalog=catalog,
             fetch_manifest=puller.manifest,
             fetch_file=puller.file,
-            drop_chunks=lambda: None,
             trial=compressor.trial,
             compress=partial(compressor.compress, memory_mib=settings.worker_memory_mib),
             load=self._supervisor.load,
@@ -168,7 +169,7 @@ class App:
             gather=comparing.gather,
             shadow=comparing.shadow,
             counters=self._counters,
-            private_dir=in_memory(self._state_dir),
+            private_dir=self._live_inputs,
             key_file=settings.inputs_key_file,
         )
 
@@ -192,6 +193,7 @@ class App:
         """Serve, obey and report until `stop`; then stop everything in reverse."""
         settings, topics, link = self._settings, self._topics, self._link
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(shutil.rmtree, self._live_inputs, ignore_errors=True)
             stack.callback(self._spool.close)
             self._keep(stack, status_page.serve(self._page, self._outlook.view), "status page")
             stack.push_async_callback(self._supervisor.stop)
@@ -265,7 +267,9 @@ class App:
             self._supervisor.check()
             self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), interval_s)
+                # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
+                async with asyncio.timeout(interval_s):
+                    await self._stopping.wait()
 
     def _keep(
         self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], name: str

@@ -80,8 +80,6 @@ class Parts:
     fetch_manifest: Callable[[str, int], Awaitable[bytes]]
     """The payload of a manifest whose signature has been verified."""
     fetch_file: Callable[[FileRef, Path, Callable[[int, int], None]], Awaitable[None]]
-    drop_chunks: Callable[[], None]
-    """Called when every file is whole: the chunks are of no more use."""
     trial: Callable[[TrialJob], Awaitable[Measurement]]
     compress: Compress
     load: Callable[[LoadRequest], Awaitable[LoadReply]]

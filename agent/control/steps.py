@@ -76,7 +76,6 @@ async def fetch(record: Record, parts: Parts) -> Outcome:
 
         await parts.fetch_file(ref, path, progress)
         before += ref.size_bytes
-    parts.drop_chunks()
     return Event.DONE, record
 
 

@@ -71,9 +71,3 @@ def tidy(model: str, driver: Driver, parts: Parts) -> None:
     for entry in parts.catalog.entries():
         if entry.name == model and entry.version not in kept:
             parts.catalog.remove(model, entry.version)
-    if not any(_fetching(other) for other in driver.known.values()):
-        parts.drop_chunks()  # of a pull that was cancelled or failed
-
-
-def _fetching(record: Record) -> bool:
-    return record.deployment is not None and record.deployment.state is State.FETCHING

@@ -103,7 +103,8 @@ class Life:
     async def gone(self) -> bool:
         """Whether it is dead, or dies in a moment."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _NOTICE_S)
+            async with asyncio.timeout(_NOTICE_S):
+                await self._process.wait()
         return self._process.returncode is not None
 
     def judge(self, verdict: Verdict) -> None:
@@ -113,7 +114,8 @@ class Life:
     async def verdict_soon(self) -> Verdict | None:
         """The verdict on its death, or None where it seems to be alive."""
         try:
-            return await asyncio.wait_for(asyncio.shield(self._verdict), self._pace.answer_s)
+            async with asyncio.timeout(self._pace.answer_s):
+                return await asyncio.shield(self._verdict)
         except TimeoutError:
             return None
 

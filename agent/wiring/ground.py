@@ -67,14 +67,19 @@ def trusted(folder: Path) -> Sequence[Key]:
     return keys
 
 
+def place_in(memory: Path, state_dir: Path) -> Path:
+    """Where one agent's folder lies in memory: after a kill the next one finds and clears it."""
+    name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    return memory / f"trimtab-{os.getuid()}-{name}"
+
+
 def in_memory(state_dir: Path, *, memory: Path = MEMORY) -> Path:
     """An empty folder of mode 0700 for one agent, in memory where the device has such a place.
 
     Raises:
         BadConfig: neither there nor in the state folder can it be made.
     """
-    name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
-    for folder in (memory / f"trimtab-{os.getuid()}-{name}", state_dir / "run" / "live"):
+    for folder in (place_in(memory, state_dir), state_dir / "run" / "live"):
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(mode=0o700, parents=folder.is_relative_to(state_dir))

@@ -68,7 +68,8 @@ class Watch:
                 raise Unavailable(f"cannot {what}: not within {seconds:.0f} s")
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._changed.wait()
             except TimeoutError:
                 continue
         return value

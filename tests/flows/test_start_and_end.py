@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 
+from agent.wiring import ground
 from tests.flows.conftest import Site
 from tests.simulators import models
 from tests.simulators.agent import running_agent
@@ -45,8 +46,11 @@ async def test_a_stalled_broker_does_not_hold_up_the_end(
             await until(lambda: "connected to broker" in agent.log())
             proxy.stall()
             began = time.monotonic()
+            held = ground.place_in(ground.MEMORY, (agent.folder / "state").resolve())
+            assert held.is_dir()
             assert await asyncio.to_thread(agent.stop) == 0
             assert time.monotonic() - began < 12
+            assert not held.exists()  # live inputs stay nowhere
         finally:
             device.__exit__(None, None, None)
 

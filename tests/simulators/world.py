@@ -143,7 +143,7 @@ class World:
         return Parts(
             state_dir=self.folder, catalog=Catalog(self.folder / "models"),
             fetch_manifest=self._fetch_manifest, fetch_file=self._fetch_file,
-            drop_chunks=lambda: None, trial=self._trial, compress=self._compress,
+            trial=self._trial, compress=self._compress,
             load=self._load, unload=self._unload,
             served=lambda name: self.loaded[name].sha256 if name in self.loaded else None,
             device_class=DEVICE, default_budget=lambda: Budget(threads=1, peak_memory_mib=250),
