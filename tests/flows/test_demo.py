@@ -69,11 +69,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def demo(*arguments: str) -> Iterator[Running]:
-    """Start the demo with its temporary files in a folder of its own, which has a short path."""
+def demo(*arguments: str, before: str = "") -> Iterator[Running]:
+    """Start the demo with its temporary files in a folder of its own, which has a short path.
+
+    `before` is run first: what it finds of its surroundings.
+    """
     temporary = Path(tempfile.mkdtemp(prefix="demo-"))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", COMMAND, "demo", *arguments],
+        [sys.executable, "-P", "-c", before + COMMAND, "demo", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -150,9 +153,14 @@ def test_a_model_that_cannot_fit_stays_as_it_is_and_keep_leaves_it_serving(tmp_p
         running.assert_clean()
 
 
+@pytest.mark.parametrize(
+    "before", ["", "import signal; signal.signal(2, signal.SIG_IGN); "], ids=["", "in background"]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_midway_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    with demo(*small_model(tmp_path)) as running:
+def test_stopped_midway_it_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, before: str
+) -> None:
+    with demo(*small_model(tmp_path), before=before) as running:
         running.until("is online")
         assert running.children()
         running.process.send_signal(number)
