@@ -140,6 +140,8 @@ class CompressJob(Words):
     device_class: DeviceClass
     out_dir: str
     minutes: Positive = 10.0
+    recover_minutes: Annotated[float, Field(ge=0)] = 0.0
+    """Beside `minutes`: for training what promises to gain by it (needs the extra `recover`)."""
     work_memory_mib: Positive = 256.0
     seed: int = 0
     recipes: tuple[Recipe, ...] = ()
@@ -334,6 +336,32 @@ class Sensitivity(Words):
     """Labels of the recipes of the rungs that leave it float."""
 
 
+class Paired(Words):
+    """One figure of two variants on the same inputs."""
+
+    before: float
+    after: float
+    chance: Share
+    """How often chance alone would look as good: one-sided, by randomization of the pairs."""
+
+
+class Recovered(Words):
+    """What came of training one variant without labels (the pass `recovery`)."""
+
+    recipe: Recipe
+    of: str
+    """The label of the same variant without it, which it has to beat."""
+    accepted: bool
+    reason: str
+    """In words, with the figures."""
+    agreement: Paired | None = None
+    loss: Paired | None = None
+    """Both on inputs that were not trained on; None where nothing was trained."""
+    samples: Annotated[int, Field(ge=0)] = 0
+    minutes: Annotated[float, Field(ge=0)] = 0.0
+    """That training took, over all runs of the job."""
+
+
 class Ladder(Words):
     """ladder.json: the variants of one model on one device, best first."""
 
@@ -346,6 +374,8 @@ class Ladder(Words):
     division: Division | None = None
     sensitivities: tuple[Sensitivity, ...] = ()
     """Of the nodes that were looked at one by one, the worst first; empty where none had to be."""
+    recovered: tuple[Recovered, ...] = ()
+    """What was trained, accepted or not."""
 
 
 # --- The worker's stream: JSON lines, the job first, then these ---------------------------

@@ -99,7 +99,7 @@ async def compress(
         Unavailable: no process can be started.
     """
     limits = children.Limits(idle=True, data_mib=memory_mib, first_to_die=True)
-    limit_s = job.minutes * 60 + _GRACE_S
+    limit_s = (job.minutes + job.recover_minutes) * 60 + _GRACE_S
     async with talking.running("compression.worker", limits) as child:
         try:
             async with asyncio.timeout(limit_s):
