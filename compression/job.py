@@ -148,6 +148,8 @@ class CompressJob(Words):
     """If given, the only candidates."""
     table_dir: str | None = None
     """Where what kernels cost here is kept for other jobs too; None: with the job's own work."""
+    keep: tuple[str, ...] = ()
+    """Files in `out_dir` that stay although the new ladder may not name them: they serve."""
 
 
 class TrialJob(Words):

@@ -1,12 +1,11 @@
 """One compression job from the original to the ladder: calibrate, look, try, judge, order."""
 
 import contextlib
-import time
 from pathlib import Path
 
 import onnx
 
-from compression import graph, ladder, report, runtime
+from compression import graph, ladder, report, runtime, working
 from compression.calibration.material import Material
 from compression.choosing import bounds, preview, sensitivities
 from compression.choosing.cutting import PRUNED, Cutting
@@ -41,7 +40,7 @@ class Climb:
         self._job = job
         self._listener = listener
         self._shelf = Shelf(Path(job.out_dir))
-        self._ends = time.monotonic() + job.minutes * 60
+        self._ends = working.now_s() + job.minutes * 60
         self._fraction = 0.0
         self._nodes: tuple[Sensitivity, ...] = ()
         self._unseen: tuple[Recipe, ...] = ()
@@ -88,7 +87,7 @@ class Climb:
             division=material.division,
             sensitivities=sensitivities.with_rungs(self._nodes, trying.rungs),
         )
-        self._shelf.close(found)
+        self._shelf.close(found, keep=self._job.keep)
         return found
 
     def _cut(
@@ -105,7 +104,7 @@ class Climb:
         if not looks or self._job.recipes or wanted == bounds.Bounds():
             return []
         how = Runtime(threads=material.threads)
-        stop = time.monotonic() + CUTTING_SHARE * (self._ends - time.monotonic())
+        stop = working.now_s() + CUTTING_SHARE * (self._ends - working.now_s())
         work = self._shelf.work
         measure = asking.asker(self._listener.kernels, folder=work, how=how, stop=stop)
         session = runtime.session(Path(self._job.model_path), runtime.options(how))

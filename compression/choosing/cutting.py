@@ -4,13 +4,13 @@ Int8 comes first. What it cannot reach, cut channels may: those whose loss is le
 and the size that they save on this device. Proposals are made and looked at like any candidate.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from compression import working
 from compression.calibration.material import Material
 from compression.choosing import allocation, bounds, preview, pricing, studying
 from compression.choosing.bounds import Bounds
@@ -110,7 +110,7 @@ class Cutting:
         return self._new
 
     def _in_time(self) -> bool:
-        return time.monotonic() < self._stop
+        return working.now_s() < self._stop
 
     def _measured(
         self, looks: list[Preview], base: Preview | None, foresight: Foresight

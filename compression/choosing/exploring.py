@@ -4,14 +4,13 @@ A round costs seconds, not trials: each candidate is made and run beside the ori
 choosing inputs. What comes out is a list of looks; the trials decide.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 
-from compression import runtime
+from compression import runtime, working
 from compression.calibration.material import Material
 from compression.choosing import front, preview, refining, search, sensitivities, sparing
 from compression.choosing.preview import Preview
@@ -59,7 +58,7 @@ class Exploring:
         self._model = model
         self._folder = folder
         self._say = say
-        self._stop = time.monotonic() + EXPLORING_SHARE * (ends - time.monotonic())
+        self._stop = working.now_s() + EXPLORING_SHARE * (ends - working.now_s())
         how = runtime.options(Runtime(threads=material.threads))
         self._original = runtime.session(Path(job.model_path), how)
 
@@ -116,7 +115,7 @@ class Exploring:
 
     def _in_time(self, runs: float = 0) -> bool:
         """Whether there is time left, behind so many runs of the original."""
-        return time.monotonic() + runs * self._material.once_s < self._stop
+        return working.now_s() + runs * self._material.once_s < self._stop
 
     def _best_static(self) -> Preview | None:
         """The static recipe to refine: among those nearly as close as the closest, the fastest."""
@@ -215,7 +214,7 @@ class Exploring:
         self, model: onnx.ModelProto, recipe: Recipe, spec: PassSpec, names: Sequence[str]
     ) -> dict[str, float]:
         self._say("nodes", f"what each of {len(names)} costs alone, {spec.name}", 0.35)
-        stop = time.monotonic() + _NODES_SHARE * max(0.0, self._stop - time.monotonic())
+        stop = working.now_s() + _NODES_SHARE * max(0.0, self._stop - working.now_s())
         return preview.alone(
             self._material, model, self._original, recipe, spec, names=names,
             folder=self._folder, stop=stop,

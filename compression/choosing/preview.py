@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from pydantic import TypeAdapter
 
-from compression import agreement, durable, pipeline, runtime, samples
+from compression import agreement, durable, pipeline, runtime, samples, working
 from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.errors import BadModel
@@ -126,7 +126,7 @@ def alone(
     """SQNR in dB of the judged output where one pass of a recipe treats each name alone.
 
     `model` is what that pass finds (see `behind`); `names` are what its parameter `only` takes:
-    nodes or constants. Ends early at `stop` (time.monotonic()); names without a figure are not in
+    nodes or constants. Ends early at `stop` (working.now_s()); names without a figure are not in
     the answer. What an earlier run of the same job saw stands.
     """
     one_pass = Recipe(label=spec.name, passes=(spec,))
@@ -135,7 +135,7 @@ def alone(
         return _FIGURES.validate_json(note.read_bytes())
     figures: dict[str, float] = {}
     for name in names:
-        if time.monotonic() > stop:
+        if working.now_s() > stop:
             return figures  # not kept: a run with more time shall not take them for all
         single = spec.model_copy(update={"parameters": {**spec.parameters, "only": [name]}})
         try:

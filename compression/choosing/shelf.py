@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -95,10 +96,10 @@ class Shelf:
             return None
         return rung if whole else None
 
-    def close(self, found: Ladder) -> None:
-        """Write the ladder, then remove what no rung names: leftovers of a run that was killed."""
+    def close(self, found: Ladder, *, keep: Sequence[str] = ()) -> None:
+        """Write the ladder, then remove what neither a rung nor `keep` names."""
         ladder.save(found, self._folder)
-        kept = {rung.file for rung in found.rungs} | {rung.probe for rung in found.rungs}
+        kept = {*keep, *(name for rung in found.rungs for name in (rung.file, rung.probe))}
         for pattern in ("rung-*.onnx*", "probe-*.npz"):
             for path in self._folder.glob(pattern):
                 if path.name not in kept:

@@ -1,9 +1,9 @@
 """The two trials of a candidate: one on the inputs that choose, one on those that report."""
 
-import time
 from pathlib import Path
 from typing import Protocol
 
+from compression import working
 from compression.calibration.material import Material
 from compression.choosing.shelf import Shelf
 from compression.job import (
@@ -92,11 +92,11 @@ class Trials:
         return self.seconds(count) if taken is None else min(MARGIN * taken, self.seconds(count))
 
     def _ask(self, job: TrialJob) -> TrialAnswer:
-        began = time.monotonic()
+        began = working.now_s()
         answer = self._listener.trial(job)
         count = len(job.sample_indices or ())
         if answer.measurement is not None and self.once_ms is not None:
-            taken = time.monotonic() - began
+            taken = working.now_s() - began
             self._taken_s[count] = max(taken, self._taken_s.get(count, 0.0))
         return answer
 

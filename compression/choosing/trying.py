@@ -5,12 +5,11 @@ part. Only then is the reporting part read, once for each kept candidate; where 
 of them meets the budget after all, the next ones are tried.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compression import ladder, pipeline
+from compression import ladder, pipeline, working
 from compression.calibration.material import Material
 from compression.choosing import front, verdict
 from compression.choosing.preview import Preview
@@ -176,7 +175,7 @@ class Trying:
         """Whether one more candidate can be tried, and all that are kept reported."""
         reporting = self._trials.expected_s(len(self._material.report))
         needed = self._trials.expected_s(len(self._material.choosing)) + (kept + 1) * reporting
-        self._late = time.monotonic() + needed > self._ends
+        self._late = working.now_s() + needed > self._ends
         return not self._late
 
     def _report(self, kept: list[Kept]) -> None:

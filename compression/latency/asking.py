@@ -2,11 +2,11 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compression import working
 from compression.job import KernelJob, Runtime, TrialAnswer
 from compression.latency.kernels import Kernel
 
@@ -28,7 +28,7 @@ class Timed:
 def asker(
     ask: Callable[[KernelJob], TrialAnswer], *, folder: Path, how: Runtime, stop: float
 ) -> Callable[[Sequence[Kernel]], Timed]:
-    """Return what times kernels through `ask` until `stop` (time.monotonic()).
+    """Return what times kernels through `ask` until `stop` (working.now_s()).
 
     It answers for as many of the first as there was time for, and goes no further where a request
     came to none. Where a trial dies, its kernels are
@@ -40,7 +40,7 @@ def asker(
         calling: list[float] = []
         waiting = [kernels[at : at + MANY] for at in range(0, len(kernels), MANY)]
         while waiting:
-            left_s = stop - time.monotonic()
+            left_s = stop - working.now_s()
             if left_s <= 0:
                 break
             part = waiting.pop(0)

@@ -15,12 +15,12 @@ from tests.simulators import models
 
 
 class Clock:
-    """Monotonic seconds that pass while a trial runs."""
+    """Seconds that pass while a trial runs."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def now_s(self) -> float:
         return self.now
 
 
@@ -46,7 +46,7 @@ def test_trials_are_expected_to_take_what_the_longest_has_taken(
         device_class=DEVICE, out_dir=str(tmp_path / "out"),
     )  # fmt: skip
     clock = Clock()
-    monkeypatch.setattr(trials, "time", clock)
+    monkeypatch.setattr(trials, "working", clock)
     found = Trials(
         job, Material.open(job, tmp_path), Shelf(tmp_path / "out"), Parent(clock, 2.0, 9.0, 4.0)
     )
