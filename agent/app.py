@@ -127,7 +127,7 @@ class App:
             device=settings.device_id,
             groups=settings.groups,
             keys=self._keys,
-            handlers=handlers.table(self._deployer, self._outlook.describe),
+            handlers=handlers.table(self._deployer, self._outlook.describe, self._supervisor.infer),
             ledger=Ledger(self._state_dir / "commands.json"),
             clock=time.time,
         )

@@ -50,6 +50,32 @@ def needs_inputs(*, calibration: bool, allow_unverified: bool) -> bool:
     return not calibration and not allow_unverified
 
 
+def no_better(new: Measurement, old: Measurement) -> str:
+    """Say why a variant that meets the budget is not worth a switch; empty where it is.
+
+    It is where it agrees beyond the interval of what serves, or where it agrees within it and
+    takes a twentieth less of something, and no twentieth more of anything.
+    """
+    was, now = old.agreement, new.agreement
+    if now.value > was.high:
+        return ""
+    if now.value < was.low:
+        return f"agrees less: {now.value:.3f}, what serves {was.value:.3f} (from {was.low:.3f})"
+    ratios = {
+        "latency": new.latency_ratio / max(old.latency_ratio, 1e-9),
+        "memory": new.peak_memory_mib / max(old.peak_memory_mib, 1e-9),
+        "size": new.size_mib / max(old.size_mib, 1e-9),
+    }
+    if min(ratios.values()) < 1 - _WORTH and max(ratios.values()) <= 1 + _WORTH:
+        return ""
+    shown = ", ".join(f"{name} x {ratio:.2f}" for name, ratio in ratios.items())
+    return f"agrees at {now.value:.3f}, what serves at {was.value:.3f}; {shown}"
+
+
+_WORTH = 0.05
+"""Of what serves: a smaller gain would be lost in the noise of two measurements."""
+
+
 def next_rung(
     offered: Ladder, turned_down: tuple[Sha256, ...], *, allow_unverified: bool = False
 ) -> Rung | None:

@@ -47,6 +47,8 @@ async def collect(record: Record, parts: Parts) -> Outcome:
     folder = _folder(record, parts)
     if (folder / _DONE).exists():  # by an earlier deployment of this version
         return Event.DONE, record
+    if not possible(record, manifest, parts):
+        return _without(record, manifest, "what serves takes other inputs")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     order = _order(record, folder, parts)
     began_s = parts.clock() - deployment.spent_s
@@ -71,8 +73,12 @@ async def collect(record: Record, parts: Parts) -> Outcome:
 
 
 def _without(record: Record, manifest: Manifest, why: str) -> Outcome:
-    if record.live is not None and record.live.version == manifest.version:
-        return say(record, Event.SETTLED, f"the original serves; {why}")
+    if deployment_of(record).purpose == "recompress" and manifest.files.calibration is not None:
+        return say(record, Event.DONE, f"{why}: those that came with it calibrate")
+    live = record.live
+    if live is not None and live.version == manifest.version:
+        label = "the original" if live.label == "original" else repr(live.label)
+        return say(record, Event.SETTLED, f"{label} serves; {why}")
     return say(record, Event.REFUSED, f"cannot compress {record.model}@{manifest.version}: {why}")
 
 
@@ -104,6 +110,16 @@ def _folder(record: Record, parts: Parts) -> Path:
 def collected(model: str, version: int, parts: Parts) -> Path:
     """Where live inputs of one version are kept; only on this device."""
     return parts.catalog.folder(model, version) / "collected"
+
+
+def complete(model: str, version: int, parts: Parts) -> bool:
+    """Whether as many were collected as were asked for, or as came in time."""
+    return (collected(model, version, parts) / _DONE).exists()
+
+
+def any_inputs(model: str, manifest: Manifest, parts: Parts) -> bool:
+    """Whether there are inputs to calibrate with, by whatever way."""
+    return manifest.files.calibration is not None or complete(model, manifest.version, parts)
 
 
 async def forget(model: str, parts: Parts) -> int:

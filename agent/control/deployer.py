@@ -4,18 +4,21 @@ import asyncio
 import logging
 from typing import Any
 
-from agent.control import collecting, waking, ways_back
+from agent.control import collecting, reworking, waking, ways_back
 from agent.control.driving import Driver
 from agent.control.parts import Parts
 from agent.control.record import Deployment, Record, Records
 from agent.control.states import LOADING, TRANSITIONS, WORKING, Event, State
 from agent.errors import Refused, TrimtabError, Unavailable
-from agent.protocol.commands import Deploy
+from agent.protocol.commands import Deploy, Recompress, SetBudget
 from compression.job import Budget
 
 log = logging.getLogger(__name__)
 
 _RETRY_LEAST_S = 0.5
+_AGAIN_S = 600.0
+"""What felled the server, and is all there is, is loaded again after so long: its neighbours must
+not fall with it more often than that."""
 _ON_INPUTS = (State.COLLECTING, State.COMPRESSING, State.TRYING)
 """In these a deployment works on collected inputs."""
 
@@ -23,9 +26,13 @@ _ON_INPUTS = (State.COLLECTING, State.COMPRESSING, State.TRYING)
 class Deployer:
     """All deployments of this device."""
 
-    def __init__(self, parts: Parts, records: Records, *, retry_least_s: float = _RETRY_LEAST_S):
+    def __init__(
+        self, parts: Parts, records: Records, *, retry_least_s: float = _RETRY_LEAST_S,
+        again_s: float = _AGAIN_S,
+    ) -> None:  # fmt: skip
         """Drive with `parts`, remember in `records`."""
         self._parts, self._records, self._retry_least_s = parts, records, retry_least_s
+        self._again_s = again_s
         self._driver = Driver(parts, records, retry_least_s=retry_least_s)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -67,6 +74,18 @@ class Deployer:
             order.model, "accepted", id=command_id, budget=order.budget, **ordered
         )
 
+    async def again(self, command_id: str, order: SetBudget | Recompress) -> str:
+        """Work once more on what serves: by another budget, or for something better.
+
+        Raises:
+            Refused: nothing of it serves, or another version is on its way.
+        """
+        record = self._known(order.model)
+        if record and record.deployment and record.deployment.id == command_id:
+            return "accepted"
+        begun = reworking.fields(record, order, self._parts)
+        return await self._replace(order.model, "accepted", id=command_id, **begun)
+
     async def rollback(self, command_id: str, model: str, version: int | None) -> str:
         """Serve what served before the last deployment, or what is kept of a version.
 
@@ -91,6 +110,9 @@ class Deployer:
         replaced = await self._stop_task(model)
         record = self._known(model) or Record(model=model)
         deployment = Deployment(began_with=record.live, **fields)
+        if deployment.purpose == "set-budget" and record.live and deployment.effective_budget:
+            live = reworking.judged(record.live, deployment.effective_budget, self._parts)
+            record = record.model_copy(update={"live": live})
         if deployment.state is State.RESTORING:
             deployment = deployment.model_copy(update={"message": message})
         try:
@@ -157,8 +179,10 @@ class Deployer:
         if _in(record, *LOADING):
             return  # the work under way ends with a switch or a restore of its own
         if not ways_back.others(record) and not _in(record, *WORKING):
-            message = f"cannot serve {model}: {why}; no variant is left"
-            self._parts.emit("crashed", record, message)
+            message = f"cannot serve {model}: {why}; no variant is left, so it is loaded again"
+            self._parts.emit("crashed", record, f"{message} in {self._again_s / 60:.0f} min")
+            await self._stop_task(model)
+            self._begin(model, after_s=self._again_s)
             return
         await self._stop_task(model)
         record = self._driver.known[model]
@@ -187,8 +211,9 @@ class Deployer:
     def _known(self, model: str) -> Record | None:
         return self._driver.known.get(model)
 
-    def _begin(self, model: str) -> None:
-        self._tasks[model] = asyncio.create_task(self._drive(model), name=f"deployment of {model}")
+    def _begin(self, model: str, *, after_s: float = 0.0) -> None:
+        work = self._drive(model, after_s)
+        self._tasks[model] = asyncio.create_task(work, name=f"deployment of {model}")
 
     async def _stop_task(self, model: str) -> bool:
         """Stop the model's task; whether it was working."""
@@ -199,8 +224,10 @@ class Deployer:
         await asyncio.wait({task})  # not `await task`: that would hide our own cancellation
         return True
 
-    async def _drive(self, model: str) -> None:
+    async def _drive(self, model: str, after_s: float) -> None:
         """Drive to rest, free the disk, and make sure that what should serve does."""
+        if after_s:
+            await asyncio.sleep(after_s)
         await self._driver.drive(model)
         try:
             waking.tidy(model, self._driver, self._parts)

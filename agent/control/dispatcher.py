@@ -13,7 +13,7 @@ from agent.protocol.commands import Command
 from agent.protocol.events import Outcome, Reply
 
 Handler = Callable[[Command], Awaitable[tuple[Outcome, str, dict[str, Any]]]]
-_HARMLESS = frozenset({"ping", "describe"})
+_HARMLESS = frozenset({"ping", "describe", "infer"})
 """Nothing is changed by these, so nothing need be noted before."""
 
 

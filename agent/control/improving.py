@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agent.control import admission, collecting
+from agent.control import admission, collecting, reworking, ways_back
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
@@ -20,9 +20,14 @@ async def compress(record: Record, parts: Parts) -> Outcome:
     manifest = parts.catalog.manifest(record.model, deployment.version)
     folder = parts.catalog.ladder(record.model, manifest.version)
     folder.mkdir(parents=True, exist_ok=True)
+    if deployment.purpose == "set-budget" and _does(record, manifest, parts):
+        return _choose(record, manifest, parts)
     async with collecting.gathered(record, manifest, parts) as collected:
         came = manifest.files.calibration is not None
-        calibration = _path(record, parts, "calibration") if came else collected
+        if came and (collected is None or deployment.purpose != "recompress"):
+            calibration: Path | None = _path(record, parts, "calibration")
+        else:
+            calibration = collected
         allowed = deployment.allow_unverified
         known = calibration is not None
         if admission.needs_inputs(calibration=known, allow_unverified=allowed):
@@ -45,6 +50,18 @@ async def compress(record: Record, parts: Parts) -> Outcome:
     return _choose(record, manifest, parts)
 
 
+def _does(record: Record, manifest: Manifest, parts: Parts) -> bool:
+    """Whether what is on the ladder already meets the new budget; it is then ordered by that."""
+    deployment = deployment_of(record)
+    budget = deployment.effective_budget or deployment.budget
+    found = reworking.on_the_shelf(record, manifest.version, budget, parts)
+    allowed = deployment.allow_unverified
+    if found is None or not admission.next_rung(found, record.distrusted, allow_unverified=allowed):
+        return False
+    ladder.save(found, parts.catalog.ladder(record.model, manifest.version))
+    return True
+
+
 def _job(
     record: Record, manifest: Manifest, parts: Parts, *, calibration: Path | None, folder: Path
 ) -> CompressJob:
@@ -60,9 +77,18 @@ def _job(
         device_class=parts.device_class,
         out_dir=str(folder),
         minutes=deployment.minutes,
+        recover_minutes=deployment.recover_minutes,
         work_memory_mib=parts.work_memory_mib,
         table_dir=str(parts.state_dir),
+        keep=_in_use(record, folder, parts),
     )
+
+
+def _in_use(record: Record, folder: Path, parts: Parts) -> tuple[str, ...]:
+    """The files of the job's folder that serve, or may have to serve again."""
+    known = (*ways_back.order(record), *([record.live] if record.live else []))
+    files = [parts.absolute(path) for one in known for path in (one.path, one.probe) if path]
+    return tuple(sorted({path.name for path in files if path.parent == folder}))
 
 
 def _path(record: Record, parts: Parts, file: str) -> Path:
@@ -93,11 +119,26 @@ def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
     allowed = deployment.allow_unverified
     turned_down = (*deployment.turned_down, *record.distrusted)
     rung = admission.next_rung(offered, turned_down, allow_unverified=allowed)
+    if rung is not None and (no := _no_better(rung, record)):
+        raise Refused(f"cannot better {record.model}@{manifest.version}: {no}")
     if rung is None:
         nearest = admission.nearest(offered, turned_down, allow_unverified=allowed)
         raise Refused(f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}")
     chosen = _variant(rung, manifest.version, folder, parts)
     return Event.DONE, record.with_deployment(chosen=chosen, message="")
+
+
+def _no_better(rung: Rung, record: Record) -> str:
+    """Why a rung, the best of those that meet the budget, is not worth a switch."""
+    live = record.live if deployment_of(record).purpose == "recompress" else None
+    if live is None or live.measurement is None or not live.meets_budget:
+        return ""
+    reason = (
+        ""
+        if rung.sha256 == live.sha256
+        else (admission.no_better(rung.measurement, live.measurement))
+    )
+    return reason and f"{rung.recipe.label!r} against {live.label!r}, which serves: {reason}"
 
 
 def _variant(rung: Rung, version: int, folder: Path, parts: Parts) -> Variant:

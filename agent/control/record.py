@@ -1,6 +1,7 @@
 """What a deployment remembers across restarts: one JSON file per model, replaced atomically."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -32,8 +33,12 @@ class Variant(Words):
         return other is not None and (self.version, self.sha256) == (other.version, other.sha256)
 
 
+Purpose = Literal["deploy", "set-budget", "recompress"]
+"""Which command began it: a version that is to come, or more work on the one that serves."""
+
+
 class Deployment(Words):
-    """One deploy command on its way."""
+    """One command that changes what serves, on its way."""
 
     id: str
     version: int
@@ -41,6 +46,10 @@ class Deployment(Words):
     budget: Budget
     """As the command gave it."""
     minutes: float
+    purpose: Purpose = "deploy"
+    when: Literal["idle", "now"] = "now"
+    """Whether the worker may work only while the device has nothing else to do."""
+    recover_minutes: float = 0.0
     allow_unverified: bool = False
     collect_inputs: int = 0
     collect_minutes: float = 0.0

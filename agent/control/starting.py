@@ -1,6 +1,6 @@
 """STARTING: the original is measured, and serves where it fits."""
 
-from agent.control import admission, collecting
+from agent.control import admission, budgets, collecting
 from agent.control.parts import FORECAST, TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
@@ -14,9 +14,7 @@ async def start(record: Record, parts: Parts) -> Outcome:
     """Measure the original, and let it serve where it fits and the strategy wants it."""
     deployment = deployment_of(record)
     manifest = parts.catalog.manifest(record.model, deployment.version)
-    effective = deployment.budget.over(
-        manifest.budget.over(Budget(min_agreement=manifest.min_agreement))
-    ).over(parts.default_budget())
+    effective = budgets.effective(deployment.budget, manifest, parts)
     record = record.with_deployment(effective_budget=effective)
     calibration, allowed = manifest.files.calibration is not None, deployment.allow_unverified
     without = admission.needs_inputs(calibration=calibration, allow_unverified=allowed)

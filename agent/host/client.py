@@ -24,9 +24,16 @@ from agent.protocol.private import (
 from compression.words import Words
 
 LOAD_TIMEOUT_S = 300.0
+
+
+class NotNow(Unavailable):
+    """The server has answered: it cannot do that now, for want of memory most of the time."""
+
+
 _ERRORS: dict[int, type[TrimtabError]] = {
     404: BadInput,
     **{status: kind for kind, status in ERROR_STATUS.items()},
+    ERROR_STATUS[Unavailable]: NotNow,
 }
 _HEAD_BYTES = 16 * 1024
 _BODY_BYTES = 4 * 1024 * 1024
@@ -62,6 +69,17 @@ class Client:
         """
         await self._call("POST", _repository(name, "unload"), b"", timeout_s=timeout_s)
 
+    async def serves(self, name: str, *, timeout_s: float = 10.0) -> bool:
+        """Whether anything serves under a name; yes also while it is being replaced."""
+        path = f"/v2/models/{quote(name, safe='')}/ready"
+        try:
+            await self._call("GET", path, b"", timeout_s=timeout_s)
+        except BadInput:
+            return False
+        except NotNow:
+            pass
+        return True
+
     async def status(self, *, acknowledged: int, timeout_s: float) -> ServerStatus:
         """Ask for the heartbeat; `acknowledged` is the last sequence that was received."""
         path = f"{STATUS_PATH}?ack={acknowledged}"
@@ -71,6 +89,18 @@ class Client:
         """Begin, go on with or end the keeping of live requests."""
         body = await self._call("POST", CAPTURE_PATH, order.to_json(), timeout_s=timeout_s)
         return _words(CaptureStatus, body)
+
+    async def infer(
+        self, name: str, version: int | None, request: bytes, *, timeout_s: float
+    ) -> bytes:
+        """Ask a model, in the JSON of the public protocol.
+
+        Raises:
+            BadInput: the request is wrong, or nothing of that name and version is live.
+        """
+        at = "" if version is None else f"/versions/{version}"
+        path = f"/v2/models/{quote(name, safe='')}{at}/infer"
+        return await self._call("POST", path, request, timeout_s=timeout_s)
 
     async def open(self, *, timeout_s: float = 10.0) -> None:
         """Let it begin to accept on its public sockets."""

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from agent.errors import BadInput, Refused, TrimtabError, Unavailable
-from agent.host import ground
+from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
+from agent.host import ground, small_requests
+from agent.host.client import NotNow
 from agent.host.ground import Ground
 from agent.host.keeping import Keeper, OnCrash
 from agent.host.life import DEFAULT_PACE, Life, Pace
@@ -16,6 +18,7 @@ from agent.host.offer import INFERENCE, Offer
 from agent.host.tallies import Tallies, Tally
 from agent.host.wanted import Wanted
 from agent.protocol.capturing import CaptureOrder, CaptureStatus
+from agent.protocol.commands import Infer
 from agent.protocol.private import LoadReply, LoadRequest, ServerStatus
 
 _LOG = logging.getLogger(__name__)
@@ -166,6 +169,9 @@ class Supervisor:
             except asyncio.CancelledError:
                 self._mend(asked.name)
                 raise
+            except (NotNow, BadInput, Corrupt, Refused):
+                await self._face_loss(asked.name, life)
+                raise
             except Unavailable as error:
                 verdict = await life.verdict_soon()
                 if verdict is None:
@@ -176,6 +182,14 @@ class Supervisor:
             self._wanted.keep(asked)
         return reply
 
+    async def _face_loss(self, name: str, life: Life) -> None:
+        """Where something was to take another's place and neither could be loaded, the other does
+        not serve any more, and is not told as if it did. Who asked for the load restores."""
+        with contextlib.suppress(Unavailable):  # it has died: the next one loads what is wanted
+            if self._wanted.get(name) is not None and not await life.client.serves(name):
+                self._wanted.drop(name)
+                _LOG.error("%s does not serve any more: it could not be put back", name)
+
     def _mend(self, name: str) -> None:
         """Undo a load that nobody waits for any more: the server may go on with it and switch."""
         task = asyncio.create_task(self._put_back(name), name=f"mending {name}")
@@ -184,17 +198,25 @@ class Supervisor:
 
     async def _put_back(self, name: str) -> None:
         async with self._changing:
+            wanted = self._wanted.get(name)
             try:
                 life = await self._running()  # a new process has loaded just what is wanted
-                wanted = self._wanted.get(name)
-                if wanted is not None:
-                    await life.client.load(wanted)
-                else:
+                if wanted is None:
                     await life.client.unload(name)
-            except BadInput as error:
-                _LOG.info("nothing to put back: %s", error)
+                    return
+                try:
+                    await life.client.load(wanted)
+                except TrimtabError:
+                    await self._face_loss(name, life)
+                    raise
             except TrimtabError as error:
-                _LOG.warning("cannot put %s back: %s", name, error)
+                nothing = wanted is None and isinstance(error, BadInput)
+                _LOG.log(
+                    logging.INFO if nothing else logging.WARNING,
+                    "cannot put %s back: %s",
+                    name,
+                    error,
+                )
 
     async def unload(self, name: str) -> None:
         """Take a model out of service for good.
@@ -215,6 +237,10 @@ class Supervisor:
             Unavailable: the server does not answer now.
         """
         return await (await self._running()).client.capture(order)
+
+    async def infer(self, order: Infer) -> dict[str, Any]:
+        """Answer one small request, as agent.host.small_requests says."""
+        return await small_requests.answer((await self._running()).client, order)
 
     async def _running(self) -> Life:
         try:

@@ -1,6 +1,6 @@
 """What a controller asks of a device; a table of command kinds, read strictly."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -71,6 +71,53 @@ class Cancel(Words):
     model: str
 
 
+class SetBudget(Words):
+    """Let what serves of a model keep another budget, in the place of the deploy command's.
+
+    The best variant on the device that meets it takes over; where none does, more are made.
+    """
+
+    kind: Literal["set-budget"] = "set-budget"
+    model: str
+    budget: Budget
+    minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 10.0
+    observe_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
+    observe_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 10.0
+
+
+class Recompress(Words):
+    """Make variants of what serves anew, on live inputs; one that is better takes over.
+
+    `when`: `idle` works only while the device has nothing else to do, `now` at once. Up to
+    `collect_inputs` live requests calibrate (0: those that are here, or came with the model).
+    `recover_minutes` train variants on them, where the device can (0: not).
+    """
+
+    kind: Literal["recompress"] = "recompress"
+    model: str
+    when: Literal["idle", "now"] = "idle"
+    minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 10.0
+    recover_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 0.0
+    collect_inputs: Annotated[int, Field(ge=0, le=2000)] = 200
+    collect_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60)] = 10.0
+    collect_hours: Annotated[float, Field(gt=0, le=7 * 24)] = 24.0
+    observe_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
+    observe_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 10.0
+
+
+class Infer(Words):
+    """Answer one request to a model: small tensors, as Open Inference Protocol JSON.
+
+    At most 8 KiB either way. A device handles one command at a time, so it waits only so long.
+    """
+
+    kind: Literal["infer"] = "infer"
+    model: str
+    version: Annotated[int, Field(ge=1)] | None = None
+    request: dict[str, Any]
+    timeout_s: Annotated[float, Field(gt=0, le=10)] = 2.0
+
+
 class Describe(Words):
     """Answer with the device, its budget, its models and their ladders."""
 
@@ -84,9 +131,13 @@ class Ping(Words):
 
 
 Body = Annotated[
-    Deploy | Rollback | Remove | Cancel | Forget | Describe | Ping, Field(discriminator="kind")
+    Deploy | SetBudget | Recompress | Rollback | Remove | Cancel | Forget | Infer | Describe | Ping,
+    Field(discriminator="kind"),
 ]
-KINDS = ("deploy", "rollback", "remove", "cancel", "forget-inputs", "describe", "ping")
+KINDS = (
+    "deploy", "set-budget", "recompress", "rollback", "remove", "cancel", "forget-inputs", "infer",
+    "describe", "ping",
+)  # fmt: skip
 
 
 class Command(Words):

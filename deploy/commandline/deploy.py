@@ -40,18 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-unverified", action="store_true",
         help="let a variant serve that no real inputs have judged, where none came with the model",
     )  # fmt: skip
-    parser.add_argument(
-        "--collect-inputs", type=int, default=200, metavar="N",
-        help="live requests to keep where no inputs came with the model; 0: none (%(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--collect-hours", type=float, default=24.0, metavar="H",
-        help="how long to wait for them (%(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--observe-minutes", type=float, default=10.0, metavar="M",
-        help="how long live answers of a new variant are compared; 0: not (%(default)s)",
-    )  # fmt: skip
+    options.add_collecting(parser)
+    options.add_observing(parser)
     parser.add_argument("--wait", action="store_true", help="follow it to its end")
     parser.add_argument(
         "--wait-timeout", type=float, default=3600.0, metavar="S", help="(%(default)s s)"

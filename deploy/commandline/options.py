@@ -56,6 +56,26 @@ def add_audience(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_collecting(parser: argparse.ArgumentParser) -> None:
+    """Declare how live inputs are collected."""
+    parser.add_argument(
+        "--collect-inputs", type=int, default=200, metavar="N",
+        help="live requests to keep where there are none yet; 0: none (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--collect-hours", type=float, default=24.0, metavar="H",
+        help="how long to wait for them (%(default)s)",
+    )  # fmt: skip
+
+
+def add_observing(parser: argparse.ArgumentParser) -> None:
+    """Declare how long a new variant is observed."""
+    parser.add_argument(
+        "--observe-minutes", type=float, default=10.0, metavar="M",
+        help="how long live answers of a new variant are compared; 0: not (%(default)s)",
+    )  # fmt: skip
+
+
 def audience(arguments: argparse.Namespace) -> str:
     """`device/ID` or `group/NAME`."""
     return f"device/{arguments.device}" if arguments.device else f"group/{arguments.group}"

@@ -21,7 +21,7 @@ from agent.control.deployer import Deployer
 from agent.control.record import Record
 from agent.control.states import REST, State
 from agent.errors import Corrupt, Refused, TrimtabError, Unavailable
-from agent.protocol.commands import Deploy
+from agent.protocol.commands import Deploy, Recompress, SetBudget
 from compression.errors import CannotRun
 from compression.job import Budget
 from tests.simulators.world import World, manifest, measured
@@ -56,7 +56,7 @@ class Deployments(RuleBasedStateMachine):
             version: manifest(version, calibration=version != 2) for version in (1, 2, 3)
         }
         world.rungs = {"int8": measured(size_mib=0.9, agreement=0.995)}
-        world.original = measured()
+        world.again_s = 0.001
         world.look_s = 300.0
         self.world = world
         self.deployer: Deployer = world.deployer()
@@ -104,6 +104,28 @@ class Deployments(RuleBasedStateMachine):
             "observe_requests": 50, "budget": Budget(size_mib=size_mib),
         })  # fmt: skip
         self._ask(self.deployer.start(f"command-{self._number}", order))
+
+    @rule(size_mib=st.sampled_from([0.1, 0.95, 5.0]), observe=st.sampled_from([0.0, 5.0]))
+    def set_budget(self, size_mib: float, observe: float) -> None:
+        self._number += 1
+        order = SetBudget(
+            model="m", budget=Budget(size_mib=size_mib), observe_minutes=observe,
+            observe_requests=50,
+        )  # fmt: skip
+        self._ask(self.deployer.again(f"command-{self._number}", order))
+
+    @rule(collect=st.sampled_from([0, 50]), observe=st.sampled_from([0.0, 5.0]))
+    def recompress(self, collect: int, observe: float) -> None:
+        self._number += 1
+        order = Recompress(
+            model="m", when="now", collect_inputs=collect, collect_minutes=1, collect_hours=1,
+            observe_minutes=observe, observe_requests=50,
+        )  # fmt: skip
+        self._ask(self.deployer.again(f"command-{self._number}", order))
+
+    @rule(label=st.sampled_from(["int8", "other"]), agreement=st.sampled_from([0.99, 0.995, 0.999]))
+    def the_worker_makes_something_else(self, label: str, agreement: float) -> None:
+        self.world.rungs = {label: measured(size_mib=0.9, agreement=agreement)}
 
     @rule(version=st.sampled_from([None, 1, 2, 3]))
     def roll_back(self, version: int | None) -> None:

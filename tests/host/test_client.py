@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
-from agent.host.client import Client
+from agent.host.client import Client, NotNow
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ def http(status: int, body: bytes) -> bytes:
         (http(404, b'{"error": "cannot find it"}'), BadInput, "cannot find it"),
         (http(409, b'{"error": "cannot agree"}'), Refused, "cannot agree"),
         (http(422, b'{"error": "cannot trust it"}'), Corrupt, "cannot trust it"),
-        (http(503, b'{"error": "cannot now"}'), Unavailable, "cannot now"),
+        (http(503, b'{"error": "cannot now"}'), NotNow, "cannot now"),
         (http(500, b'{"error": "cannot answer"}'), Unavailable, "cannot answer"),
         (http(500, b"<html>"), Unavailable, "cannot GET /v2/trimtab/status"),
         (http(200, b"{}"), Unavailable, "cannot understand the server's ServerStatus"),

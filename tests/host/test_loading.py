@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agent.errors import BadInput, Corrupt, Refused, Unavailable
+from agent.host.client import NotNow
 from agent.host.supervisor import Supervisor
 from tests.host.asking import ROW, Ears, pid, post
 from tests.simulators import models, serving
@@ -67,6 +68,33 @@ async def test_a_load_that_nobody_waits_for_any_more_is_undone(
         return {m.name: m.sha256 for m in status.models if m.state == "READY"} if status else {}
 
     await until(lambda: runs() == {"m": wanted.sha256} == supervisor.live())
+
+
+async def test_what_could_not_be_put_back_is_not_told_as_if_it_served(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    old = serving.request("m", models.mlp(tmp_path / "mlp.onnx"))
+    await supervisor.load(old)
+    Path(old.path).unlink()
+    (tmp_path / "bad.onnx").write_bytes(b"no onnx")
+    new = serving.request("m", tmp_path / "bad.onnx", version=2, swap="replace")
+    with pytest.raises(BadInput):
+        await supervisor.load(new)
+    assert supervisor.live() == {}
+    with pytest.raises(ConnectionError, match="404"):
+        await post(supervisor, "m", ROW)
+
+
+async def test_what_does_not_fit_now_leaves_what_serves_and_says_so_at_once(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    old = serving.request("m", models.mlp(tmp_path / "mlp.onnx"))
+    await supervisor.load(old)
+    with pytest.raises(NotNow, match="it needs about 100000000 MiB"):
+        await supervisor.load(old.model_copy(update={"needs_mib": 1e8, "version": 2}))
+    assert supervisor.live() == {"m": old.sha256}
+    assert not supervisor._mending, "there is nothing to undo"
+    assert len(await post(supervisor, "m", ROW)) == 4
 
 
 async def test_a_load_that_is_killed_from_outside_may_be_tried_again(

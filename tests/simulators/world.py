@@ -129,11 +129,15 @@ class World:
     look_s: float = 30.0
     """How much time goes by between two looks."""
 
+    again_s: float = 600.0
+    """How long what crashes, and is all there is, is left alone."""
+
     def deployer(self, records: Records | None = None) -> Deployer:
         """A fresh process: everything but the disk is new."""
         return Deployer(
-            self.parts(), records or Records(self.folder / "records"), retry_least_s=0.001
-        )
+            self.parts(), records or Records(self.folder / "records"), retry_least_s=0.001,
+            again_s=self.again_s,
+        )  # fmt: skip
 
     def live_label(self) -> str:
         """Which variant the server runs."""
@@ -213,6 +217,9 @@ class World:
             device_class=job.device_class, budget=job.budget, rungs=made,
         )  # fmt: skip
         ladder.save(offered, Path(job.out_dir))
+        for path in Path(job.out_dir).glob("*.onnx"):
+            if path.name not in {*job.keep, *(rung.file for rung in offered.rungs)}:
+                path.unlink()
         return offered
 
     async def _load(self, request: LoadRequest) -> LoadReply:
