@@ -2,6 +2,12 @@
 
 from typing import ClassVar
 
+NEEDS_TORCH = (
+    "cannot recover: torch is not installed; pip install 'trimtab[recover]', in a source tree "
+    "./dev setup --recover"
+)
+"""What is said where a job asks for recovery and the extra is missing."""
+
 
 class CompressionError(Exception):
     """The base; its `kind` is what travels."""

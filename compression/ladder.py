@@ -15,6 +15,7 @@ from compression.job import (
     Ladder,
     Measurement,
     ModelRef,
+    Recovered,
     Rejected,
     Rung,
     Sensitivity,
@@ -114,6 +115,7 @@ def build(
     rejected: Sequence[Rejected] = (),
     division: Division | None = None,
     sensitivities: Sequence[Sensitivity] = (),
+    recovered: Sequence[Recovered] = (),
 ) -> Ladder:
     """Judge every rung against `budget` and put them in order, see `in_order`."""
     judgements = [judged(rung, budget, cores=device_class.cores) for rung in rungs]
@@ -126,6 +128,7 @@ def build(
         rejected=tuple(rejected),
         division=division,
         sensitivities=tuple(sensitivities),
+        recovered=tuple(recovered),
     )
 
 

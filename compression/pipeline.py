@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import onnx
 from pydantic import ValidationError
 
+from compression import workplace as kept
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import Recipe
@@ -30,6 +31,7 @@ from compression.passes import (
 )
 from compression.statistics import Range
 from compression.words import explain
+from compression.workplace import Workplace
 
 
 class Calibrate(Protocol):
@@ -50,8 +52,12 @@ class Context:
     that are exact in float, or cut channels. A tensor of this name has the same meaning in the
     variant."""
     calibrate: Calibrate
+    original: onnx.ModelProto
+    """The regular original, before any pass."""
     evidence: Evidence | None = None
     """Statistics on the calibration inputs; None where there are no inputs."""
+    workplace: Workplace | None = None
+    """Of the pass that is running, where passes may keep what they have."""
 
     def seen(self) -> Evidence:
         """Return the evidence.
@@ -208,22 +214,32 @@ def run(
     *,
     calibrate: Calibrate,
     evidence: Evidence | None = None,
+    workplace: Workplace | None = None,
 ) -> onnx.ModelProto:
     """Return the variant of a regular `model` that `recipe` asks for; `model` is not changed.
 
     `calibrate` gives the ranges of any model that the passes make of it on the way, `evidence`
-    what else a pass asks about the calibration inputs.
+    what else a pass asks about the calibration inputs. In the `workplace` what was trained is
+    kept: a recipe that begins as an earlier one did goes on behind it.
 
     Raises:
         BadModel: an unknown pass or parameter, or a pass that finds nothing to do.
     """
-    context = Context(reference=model, calibrate=calibrate, evidence=evidence)
-    for spec in recipe.passes:
+    context = Context(reference=model, calibrate=calibrate, original=model, evidence=evidence)
+    done = 0
+    if workplace is not None:
+        found, done, comparable = kept.find(recipe.passes, workplace, exact=FLOAT)
+        model = found if done else model
+        context = replace(context, reference=model if comparable else context.reference)
+    for count, spec in enumerate(recipe.passes[done:], start=done + 1):
+        passes = recipe.passes[:count]
         if spec.name == packed.NAME and spec is not recipe.passes[-1]:
             raise BadModel(f"cannot run a pass behind {packed.NAME!r}: what is packed is finished")
         if spec.name not in PASSES:
             known = ", ".join(sorted(PASSES))
             raise BadModel(f"cannot run pass {spec.name!r}: known are {known}")
+        if workplace is not None and spec.name == kept.NAME:
+            context = replace(context, workplace=kept.place(passes, workplace))
         try:
             changed = PASSES[spec.name](model, spec.parameters, context)
         except ValidationError as error:
@@ -231,6 +247,8 @@ def run(
         if spec.name in FLOAT and context.reference is model:
             context = replace(context, reference=changed)
         model = changed
+        if workplace is not None and spec.name == kept.NAME:
+            kept.keep(model, passes, workplace)
     return model
 
 

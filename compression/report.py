@@ -9,6 +9,7 @@ from compression.job import (
     Labelled,
     Ladder,
     Measurement,
+    Recovered,
     Rejected,
     Rung,
     Tried,
@@ -78,6 +79,7 @@ def table(ladder: Ladder) -> str:
         lines += ["", "rejected"]
         lines += [f"   {_why(one)}" for one in ladder.rejected if one.tried]
         lines += [f"   {text}" for text in (untried(ladder.rejected),) if text]
+    lines += _trained(ladder)
     lines += forecasts.lines(ladder)
     return "\n".join(lines) + "\n"
 
@@ -148,6 +150,19 @@ def agreed(agreement: Agreement) -> str:
 
 def _why(rejected: Rejected) -> str:
     return f"{rejected.recipe.label}: {rejected.reason}"
+
+
+def _trained(ladder: Ladder) -> list[str]:
+    """A line for each training, below a heading; none where nothing was trained."""
+    found = [f"   {one.recipe.label}: {training(one)}" for one in ladder.recovered]
+    return ["", "recovered by training without labels", *found] if found else []
+
+
+def training(found: Recovered) -> str:
+    """What a training did, in one line."""
+    verdict = "let in" if found.accepted else "not let in"
+    took = f", {found.minutes:.1f} min" if found.minutes else ""
+    return f"{verdict}, {found.reason}{took}"
 
 
 def line(tried: Tried) -> str:

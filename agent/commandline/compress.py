@@ -7,6 +7,7 @@ same arguments. Without --calibration the inputs are made up, and nothing is ver
 
 import argparse
 import asyncio
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from agent.errors import BadInput, Refused
 from agent.host import compressor
 from agent.version import __version__
 from compression import durable, job, ladder, report
-from compression.errors import CompressionError
+from compression.errors import NEEDS_TORCH, CompressionError
 from compression.page import document
 
 PAGE = "report.html"
@@ -62,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="try only these recipes: JSON of one, of several, or a ladder.json; "
                         "repeatable")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=10.0, help="time for the search (10)")
+    parser.add_argument("--recover-minutes", type=float, default=0.0, metavar="T",
+                        help="beside --minutes: train, without labels, what promises to gain by "
+                        "it; needs trimtab[recover] (0)")  # fmt: skip
     parser.add_argument("--work-memory-mib", type=float, default=256.0,
                         help="memory for statistics (256)")  # fmt: skip
     parser.add_argument("--worker-memory-mib", type=float, default=4096.0,
@@ -98,6 +102,11 @@ def _job(arguments: argparse.Namespace) -> job.CompressJob:
     if not all(0 < limit < float("inf") for limit in limits):
         raise BadInput("cannot compress: --minutes and the memory options must be above 0")
 
+    if not 0 <= arguments.recover_minutes < float("inf"):
+        raise BadInput("cannot compress: --recover-minutes must be 0 or above")
+    if arguments.recover_minutes and importlib.util.find_spec("torch") is None:
+        raise BadInput(NEEDS_TORCH)
+
     def absolute(path: Path | None) -> str | None:
         return str(path.resolve()) if path else None
 
@@ -112,6 +121,7 @@ def _job(arguments: argparse.Namespace) -> job.CompressJob:
         device_class=profile.device_class(),
         out_dir=str(arguments.out.resolve()),
         minutes=arguments.minutes,
+        recover_minutes=arguments.recover_minutes,
         work_memory_mib=arguments.work_memory_mib,
         recipes=recipes.read(arguments.recipe),
     )

@@ -83,7 +83,7 @@ class Steps:
 
     def _decide(self) -> None:
         if not self._all.samples and self._spec.blank is None and self._held:
-            self._blank = _majority([ours for ours, _, _ in self._held])
+            self._blank = majority([ours for ours, _, _ in self._held])
         for ours, theirs, agree in self._held:
             self._count(ours, theirs, agree)
         self._held.clear()
@@ -103,7 +103,8 @@ class Steps:
         self._whole.add(sum(equal), len(equal))
 
 
-def _majority(samples: list[Array]) -> Any:
+def majority(samples: list[Array]) -> Any:
+    """The class that more than half of all steps have; None where there is none."""
     values, counts = np.unique(np.concatenate([one.ravel() for one in samples]), return_counts=True)
     if not len(values) or 2 * counts.max() <= counts.sum():
         return None

@@ -14,6 +14,7 @@ from compression.calibration.evidence import Evidence
 from compression.job import CompressJob, Division, InputSpec, OutputSpec
 from compression.meaning import description
 from compression.statistics import Range
+from compression.workplace import Workplace
 
 APART = (0.5, 0.5, 0.0)
 """Shares where an evaluation file reports, as of splits.SHARES."""
@@ -53,6 +54,8 @@ class Material:
     """What one run of the original takes, in seconds, once it is known."""
     beliefs: datafree.Beliefs | None = None
     """Where nothing is verified: what is believed of ranges beyond what was seen."""
+    workplace: Workplace | None = None
+    """Where passes that train keep what they have."""
     evidence: Evidence = field(init=False)
     """What else the passes ask about the calibration part."""
     _ranges: dict[str, dict[str, Range]] = field(default_factory=dict)

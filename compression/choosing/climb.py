@@ -5,11 +5,13 @@ from pathlib import Path
 
 import onnx
 
-from compression import graph, ladder, report, runtime, working
+from compression import graph, ladder, pipeline, report, runtime, working
 from compression.calibration.material import Material
 from compression.choosing import bounds, preview, sensitivities
 from compression.choosing.cutting import PRUNED, Cutting
 from compression.choosing.exploring import Exploring
+from compression.choosing.recovering import Ground, Recovering
+from compression.choosing.search import ORIGINAL
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener
 from compression.choosing.trying import Trying
@@ -25,6 +27,7 @@ from compression.job import (
 from compression.latency import asking
 from compression.latency.table import Table
 from compression.regular import quantized
+from compression.workplace import Workplace
 
 COMPRESSED = Recipe(label="compressed")
 """Stands for every candidate of a model that cannot be compressed."""
@@ -69,11 +72,13 @@ class Climb:
             trying.baseline()
             once_s = trying.rungs[0].measurement.original_latency_p50_ms / 1000
             material.pace(once_s=once_s, within_s=self._job.minutes * 60)
+            recovering = self._trainer(material, model)
             if quantized.is_quantized(model):
                 looks, hopeless = [], quantized.reason(model)
             else:
                 looks, hopeless = self._explore(material, model), NOTHING_TO_DO
                 looks = [*looks, *self._cut(material, model, looks, trying)]
+                looks = self._recover(recovering, looks, trying)
             if not looks:
                 trying.reject(Rejected(recipe=COMPRESSED, reason=hopeless))
             trying.run(looks, make=lambda one: preview.make(material, model, one))
@@ -86,6 +91,7 @@ class Climb:
             rejected=trying.rejected,
             division=material.division,
             sensitivities=sensitivities.with_rungs(self._nodes, trying.rungs),
+            recovered=recovering.recovered,
         )
         self._shelf.close(found, keep=self._job.keep)
         return found
@@ -117,6 +123,29 @@ class Climb:
         found = cutting.run(looks)
         if cutting.problem:
             trying.reject(Rejected(recipe=PRUNED, reason=cutting.problem))
+        return found
+
+    def _trainer(self, material: Material, model: onnx.ModelProto) -> Recovering:
+        """What trains, and where; recipes that a person gave may train before anything else."""
+        ground = Ground(
+            material, model, Path(self._job.model_path), self._shelf.work, self.progress
+        )
+        recovering = Recovering(ground, minutes=self._job.recover_minutes)
+        folder = self._shelf.work / f"training-{pipeline.key(ORIGINAL, *material.keys)[:12]}"
+        material.workplace = Workplace(folder, recovering.report)
+        return recovering
+
+    def _recover(
+        self, recovering: Recovering, looks: list[preview.Preview], trying: Trying
+    ) -> list[preview.Preview]:
+        """Train what may gain by it, in time of its own."""
+        began_s = working.now_s()
+        original = trying.rungs[0].measurement
+        wanted = bounds.of(self._job.budget, original, cores=self._job.device_class.cores)
+        found = recovering.run(looks, trying.budget, wanted)
+        for rejected in recovering.rejected:
+            trying.reject(rejected)
+        trying.later(min(working.now_s() - began_s, 60 * self._job.recover_minutes))
         return found
 
     def progress(self, stage: str, message: str, fraction: float) -> None:

@@ -92,7 +92,10 @@ def make(material: Material, model: onnx.ModelProto, found: Preview) -> None:
 def _made(
     material: Material, model: onnx.ModelProto, recipe: Recipe
 ) -> tuple[onnx.ModelProto, bytes]:
-    made = pipeline.run(recipe, model, calibrate=material.calibrate, evidence=material.evidence)
+    made = pipeline.run(
+        recipe, model, calibrate=material.calibrate, evidence=material.evidence,
+        workplace=material.workplace,
+    )  # fmt: skip
     variant = naming.shorten(made)
     return variant, packed.content(recipe, variant)
 
@@ -109,7 +112,10 @@ def behind(material: Material, model: onnx.ModelProto, recipe: Recipe) -> onnx.M
     spec = refining.static(recipe)
     before = recipe.passes[: recipe.passes.index(spec)] if spec else ()
     earlier = Recipe(label=recipe.label, passes=before)
-    return pipeline.run(earlier, model, calibrate=material.calibrate, evidence=material.evidence)
+    return pipeline.run(
+        earlier, model, calibrate=material.calibrate, evidence=material.evidence,
+        workplace=material.workplace,
+    )  # fmt: skip
 
 
 def alone(

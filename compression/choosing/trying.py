@@ -82,6 +82,10 @@ class Trying:
         self._add(rung)
         self._trials.once_ms = rung.measurement.original_latency_p50_ms
 
+    def later(self, seconds: float) -> None:
+        """Give more time: something else had it in between."""
+        self._ends += seconds
+
     @property
     def size_mib(self) -> float:
         """The original's size."""

@@ -46,6 +46,7 @@ def _sections(found: Ladder) -> list[Markup | None]:
         _section("What is traded for what", tradeoff.figures(found)),
         _section("Variants", tables.rungs(found), _sparse(found)),
         _lost(found),
+        _trained(found),
         _forecast(found),
         _nodes(found),
         _section("How it was measured", _method(found)),
@@ -125,6 +126,12 @@ def _lost(found: Ladder) -> Markup | None:
     parts: list[Child] = [tables.lost(tried)] if tried else []
     parts += [element("p", left, class_="soft")] if left else []
     return _section("What lost", *parts)
+
+
+def _trained(found: Ladder) -> Markup | None:
+    return (
+        _section("What recovery did", tables.trained(found.recovered)) if found.recovered else None
+    )
 
 
 def _forecast(found: Ladder) -> Markup | None:

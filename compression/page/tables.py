@@ -4,12 +4,22 @@ from collections.abc import Sequence
 
 from compression import ladder, report
 from compression.forecasts import Forecast
-from compression.job import Agreement, Ladder, Measurement, Rejected, Rung, Sensitivity
+from compression.job import (
+    Agreement,
+    Ladder,
+    Measurement,
+    Paired,
+    Recovered,
+    Rejected,
+    Rung,
+    Sensitivity,
+)
 from compression.page.markup import Child, Markup, element, join
 
 _RUNGS = ("", "Variant", "Size", "Latency", "CPU time", "Memory", "Agreement", "Budget")
 _LOST = ("Candidate", "Why it lost", "Size", "Latency", "Agreement")
 _FORECASTS = ("Variant", "Forecast", "Measured", "Off by")
+_TRAINED = ("Variant", "", "Agreement", "Loss", "On", "Training", "Why")
 _NODES = ("Node", "Operator", "Alone, dB", "Weights", "Float in")
 
 
@@ -143,6 +153,38 @@ def forecast(found: Sequence[Forecast]) -> Markup:
         )
         for one in found
     ])  # fmt: skip
+
+
+def trained(found: Sequence[Recovered]) -> Markup:
+    """What was trained, beside the very same variant untrained."""
+    caption = (
+        "Trained without labels, beside the same variant untrained, on inputs that were not "
+        "trained on. Let in only where agreement and loss are both better beyond chance"
+    )
+    return table(caption, _TRAINED, [_trained(one) for one in found])
+
+
+def _trained(one: Recovered) -> Markup:
+    good = element("span", "✓ let in", class_="good")
+    bad = element("span", "✗ not let in", class_="bad")
+    return element(
+        "tr",
+        element("th", one.recipe.label, scope="row"),
+        element("td", good if one.accepted else bad),
+        _change(one.agreement, "{:.4f}"),
+        _change(one.loss, "{:.4g}"),
+        element("td", f"{one.samples} samples" if one.samples else "", class_="n"),
+        element("td", f"{one.minutes:.1f} min" if one.minutes else "", class_="n"),
+        element("td", one.reason, class_="why"),
+    )
+
+
+def _change(found: Paired | None, form: str) -> Markup:
+    if found is None:
+        return element("td")
+    shown = f"{form.format(found.before)} → {form.format(found.after)}"
+    chance = element("small", f"by chance: {found.chance:.3f}")
+    return element("td", shown, chance, class_="n")
 
 
 def interval(agreement: Agreement) -> str:
