@@ -78,9 +78,9 @@ class Climb:
             else:
                 looks, hopeless = self._explore(material, model), NOTHING_TO_DO
                 looks = [*looks, *self._cut(material, model, looks, trying)]
-                looks = self._recover(recovering, looks, trying)
             if not looks:
                 trying.reject(Rejected(recipe=COMPRESSED, reason=hopeless))
+            looks = self._recover(recovering, looks, trying)
             trying.run(looks, make=lambda one: preview.make(material, model, one))
             trying.unseen(self._unseen)
         found = ladder.build(
