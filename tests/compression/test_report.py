@@ -3,7 +3,7 @@
 import pytest
 
 from compression import report
-from compression.job import Tried
+from compression.job import Paired, Recipe, Recovered, Tried
 from compression.page import document
 from tests.compression.test_page import MADE, ladder_of, measured, rung
 
@@ -56,3 +56,27 @@ def test_what_was_forecast_stands_beside_what_was_measured() -> None:
     without = ladder_of(rung("int8"))
     assert "forecast" not in report.table(without)
     assert "What was forecast" not in document.render(without, made=MADE)
+
+
+def test_what_was_trained_stands_beside_itself_untrained() -> None:
+    good = Recovered(
+        recipe=Recipe(label="pruned, recovered"), of="pruned", accepted=True,
+        reason="better: agreement 0.9060 -> 0.9340", samples=300, minutes=4.25,
+        agreement=Paired(before=0.906, after=0.934, chance=0.001),
+        loss=Paired(before=0.2105, after=0.1512, chance=0.0),
+    )  # fmt: skip
+    bad = Recovered(
+        recipe=Recipe(label="<int8>, recovered"), of="<int8>", accepted=False,
+        reason="cannot recover: it reads strings",
+    )  # fmt: skip
+    found = ladder_of(rung("pruned, recovered"), recovered=(good, bad))
+    lines = report.table(found).splitlines()
+    assert "   pruned, recovered: let in, better: agreement 0.9060 -> 0.9340, 4.2 min" in lines
+    assert "   <int8>, recovered: not let in, cannot recover: it reads strings" in lines
+    page = document.render(found, made=MADE)
+    assert "What recovery did" in page
+    assert "0.9060 → 0.9340" in page
+    assert "0.2105 → 0.1512" in page
+    assert "✗ not let in" in page
+    assert "<int8>" not in page
+    assert "What recovery did" not in document.render(ladder_of(rung("int8")), made=MADE)
