@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 
 from compression import durable
-from compression.job import PassSpec
+from compression.job import OutputSpec, PassSpec
 from compression.words import Words
 
 NAME = "recovery"
@@ -31,6 +31,8 @@ class Workplace:
     folder: Path
     report: Callable[[str, float], None]
     """Hears in words what is being trained, and which fraction of it is done."""
+    outputs: tuple[OutputSpec, ...] = ()
+    """What the model's outputs mean."""
 
 
 class _Passes(Words):

@@ -83,7 +83,8 @@ class Recovering:
         """Hear of an epoch, and pass it on now and then."""
         if working.now_s() - self._said_s >= SAY_EVERY_S:
             self._said_s = working.now_s()
-            self._ground.say("recovering", f"{self._label}: {message}", 0.5 + 0.05 * fraction)
+            told = f"{self._label}: {message}" if self._label else message
+            self._ground.say("recovering", told, 0.5 + 0.05 * fraction)
 
     def _look(self, recipe: Recipe) -> Preview:
         ground = self._ground
