@@ -16,11 +16,13 @@ from agent.control import announcer, handlers
 from agent.control.announcer import Announcer
 from agent.control.deployer import Deployer
 from agent.control.dispatcher import Dispatcher
+from agent.control.heavy import Heavy
 from agent.control.ledger import Ledger
+from agent.control.leisure import Leisure
 from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records
-from agent.device import energy, headroom, profile
+from agent.device import energy, headroom, idleness, profile
 from agent.device.sd_notify import Notifier
 from agent.errors import BadInput
 from agent.host import comparing, compressor
@@ -71,6 +73,10 @@ class App:
         self._loose: list[asyncio.Task[None]] = []
         self._notifier = Notifier()
         self._page = status_page.bind(settings.health_host, settings.health_port)
+        self._heavy = Heavy()
+        self._leisure = Leisure(
+            settings.idle, heavy=self._heavy, read=idleness.Meter().read, clock=time.monotonic
+        )
         self._build_reporting()
         self._build_deciding()
 
@@ -97,6 +103,7 @@ class App:
             source=source,
             host=HostMeter().read,
             counts=lambda: Counts(self._supervisor.restarts, self._spool.dropped),
+            idle_work=self._leisure.works,
         )
 
     def _build_deciding(self) -> None:
@@ -156,6 +163,7 @@ class App:
             fetch_file=puller.file,
             trial=compressor.trial,
             compress=partial(compressor.compress, memory_mib=settings.worker_memory_mib),
+            leisure=self._leisure,
             load=self._supervisor.load,
             unload=self._unload,
             served=lambda name: self._supervisor.live().get(name),
@@ -164,7 +172,7 @@ class App:
             available_mib=lambda: headroom.memory_available()[0] / 2**20,
             work_memory_mib=settings.work_memory_mib,
             emit=self._announcer,
-            heavy=asyncio.Lock(),
+            heavy=self._heavy,
             capture=self._supervisor.capture,
             gather=comparing.gather,
             shadow=comparing.shadow,

@@ -19,6 +19,7 @@ from compression.words import explain
 DEFAULT_FILE = Path("/etc/trimtab/trimtab.toml")
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0)]
+_WINDOW = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 
 
 class Broker(BaseModel):
@@ -38,6 +39,23 @@ class Broker(BaseModel):
     session_expiry_s: Annotated[int, Field(ge=0)] = 7 * 24 * 3600
     reconnect_least_s: Seconds = 1.0
     reconnect_most_s: Seconds = 120.0
+
+
+class Idle(BaseModel):
+    """When a device has time for work that can wait: `recompress` while it is idle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Of all cores, the most that others take, serving among them."""
+    celsius: float = 75.0
+    """The warmest that it may be, where it has a sensor."""
+    battery_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How full its battery must be when it is not on mains; without it, only on mains."""
+    window: Annotated[str, Field(pattern=_WINDOW)] | None = None
+    """Hours of its day, such as `22:00-06:00`; without it, any."""
+    calm_s: Annotated[float, Field(ge=0)] = 60.0
+    """How long all that must hold before work begins, or goes on."""
 
 
 class Settings(BaseSettings):
@@ -87,6 +105,7 @@ class Settings(BaseSettings):
     """The ceiling of the compression worker (RLIMIT_DATA); beyond it only the job fails."""
     disk_reserve_mib: Annotated[float, Field(ge=0)] = 64.0
     """Free disk that no pull may touch."""
+    idle: Idle = Idle()
     inputs_key_file: Path | None = None
     """32 bytes; live inputs that the device collects are sealed with it at rest (AES-256-GCM)."""
     models_mib: Annotated[float, Field(gt=0)] | None = None

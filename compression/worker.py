@@ -10,7 +10,7 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from compression import child, errors
+from compression import child, errors, working
 from compression.choosing.climb import Climb
 from compression.job import (
     CompressJob,
@@ -65,7 +65,13 @@ class Parent:
 
 
 def main() -> int:
-    """Do the job that stdin brings; exit 0 with Done, 1 with Failed."""
+    """Do the job that stdin brings; exit 0 with Done, 1 with Failed.
+
+    An argument is the descriptor of the page in which the parent tells for how long it has had this
+    process stopped.
+    """
+    for descriptor in sys.argv[1:]:
+        working.follow(int(descriptor))
     out = child.clean_stdout()
     stdin = child.Parent()
     parent = Parent(out, stdin)

@@ -1,17 +1,16 @@
 """COMPRESSING, TRYING and SWITCHING: a better variant is made, judged and put to work."""
 
 from pathlib import Path
-from typing import Any
 
-from agent.control import admission, collecting, reworking, ways_back
+from agent.control import admission, collecting, jobs, reworking
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
 from agent.control.variants import room_mib, serves, switch_to
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
-from compression import ladder, report
-from compression.job import CompressJob, Rejected, Rung, TrialJob, Tried
+from compression import ladder
+from compression.job import Rung, TrialJob
 
 
 async def compress(record: Record, parts: Parts) -> Outcome:
@@ -35,15 +34,7 @@ async def compress(record: Record, parts: Parts) -> Outcome:
                 f"cannot compress {record.model}@{manifest.version}: no calibration inputs came "
                 "with it, so that nothing could be verified; allow_unverified would do without"
             )
-        job = _job(record, manifest, parts, calibration=calibration, folder=folder)
-        async with parts.heavy:
-            await parts.compress(
-                job,
-                on_progress=lambda p: parts.emit(
-                    "progress", record, p.message, stage=p.stage, fraction=p.fraction
-                ),
-                on_tried=lambda t: _tell_tried(t, record, parts),
-            )
+        await jobs.run(record, manifest, parts, calibration=calibration, folder=folder)
         if collected is not None and parts.key_file is not None:
             for probe in folder.rglob("probe-*.npz"):  # inputs in the plain
                 probe.unlink()
@@ -62,53 +53,8 @@ def _does(record: Record, manifest: Manifest, parts: Parts) -> bool:
     return True
 
 
-def _job(
-    record: Record, manifest: Manifest, parts: Parts, *, calibration: Path | None, folder: Path
-) -> CompressJob:
-    deployment = deployment_of(record)
-    return CompressJob(
-        model_name=record.model,
-        model_path=str(_path(record, parts, "model")),
-        calibration_path=str(calibration) if calibration else None,
-        evaluation_path=None,  # kept untouched, for the admission
-        inputs=manifest.inputs,
-        outputs=manifest.outputs,
-        budget=deployment.effective_budget or deployment.budget,
-        device_class=parts.device_class,
-        out_dir=str(folder),
-        minutes=deployment.minutes,
-        recover_minutes=deployment.recover_minutes,
-        work_memory_mib=parts.work_memory_mib,
-        table_dir=str(parts.state_dir),
-        keep=_in_use(record, folder, parts),
-    )
-
-
-def _in_use(record: Record, folder: Path, parts: Parts) -> tuple[str, ...]:
-    """The files of the job's folder that serve, or may have to serve again."""
-    known = (*ways_back.order(record), *([record.live] if record.live else []))
-    files = [parts.absolute(path) for one in known for path in (one.path, one.probe) if path]
-    return tuple(sorted({path.name for path in files if path.parent == folder}))
-
-
 def _path(record: Record, parts: Parts, file: str) -> Path:
     return parts.catalog.path(record.model, deployment_of(record).version, file)
-
-
-def _tell_tried(tried: Tried, record: Record, parts: Parts) -> None:
-    one = tried.rung or tried.rejected
-    if one is None:
-        labels = [left.recipe.label for left in tried.untried]
-        parts.emit(
-            "tried", record, report.untried(tried.untried),
-            labels=labels, accepted=False, tried=False,
-        )  # fmt: skip
-        return
-    figures: dict[str, Any] = {"label": one.recipe.label, "accepted": tried.rung is not None}
-    if one.measurement:
-        figures["measurement"] = one.measurement.model_dump(exclude_none=True)
-    reason = one.reason if isinstance(one, Rejected) else "; ".join(one.misses)
-    parts.emit("tried", record, reason, **figures)
 
 
 def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:

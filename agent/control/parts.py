@@ -1,6 +1,5 @@
 """What the steps work with; `app` builds it and hands it in."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -8,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.control.heavy import Heavy
+from agent.control.leisure import Leisure
 from agent.control.observation import Counters
 from agent.control.record import Deployment, Record
 from agent.control.states import Event
+from agent.host.breaks import Breaks
 from agent.protocol.capturing import (
     CaptureOrder,
     CaptureStatus,
@@ -52,6 +54,7 @@ class Compress(Protocol):
         *,
         on_progress: Callable[[Progress], None],
         on_tried: Callable[[Tried], None],
+        breaks: Breaks | None = None,
     ) -> Awaitable[Ladder]: ...
 
 
@@ -91,8 +94,9 @@ class Parts:
     available_mib: Callable[[], float]
     work_memory_mib: float
     emit: Emit
-    heavy: asyncio.Lock
-    """Held while something is measured or compressed: two at once would spoil both figures."""
+    heavy: Heavy
+    leisure: Leisure
+    """Lets work that can wait go on while the device is idle."""
     capture: Callable[[CaptureOrder], Awaitable[CaptureStatus]]
     """Has the server keep some of its requests; the same order again goes on."""
     gather: Callable[[GatherJob], Awaitable[Gathered]]

@@ -5,11 +5,15 @@ this process, at the priority that serving has.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from agent.host import children, talking
+from agent.host.breaks import Breaks, Outlasted, obeyed, unless
 from compression import errors
 from compression.job import (
     CompressJob,
@@ -28,6 +32,7 @@ from compression.job import (
     Tried,
 )
 from compression.words import explain
+from compression.working import Stopped
 
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
 _FROM_TRIAL: TypeAdapter[Measurement | KernelCosts | Failed] = TypeAdapter(
@@ -35,6 +40,8 @@ _FROM_TRIAL: TypeAdapter[Measurement | KernelCosts | Failed] = TypeAdapter(
 )
 _GRACE_S = 60.0
 """Beyond the time that a child was given: import, load, and one run of a slow model."""
+_LEAST_MINUTES = 1.0
+"""For a worker that goes on with what another one has begun."""
 _TRIAL_LIMITS = children.Limits(first_to_die=True)
 
 
@@ -56,9 +63,11 @@ async def trial(job: TrialJob) -> Measurement:
     return answer
 
 
-async def _run(job: TrialJob | KernelJob) -> Measurement | KernelCosts:
+async def _run(
+    job: TrialJob | KernelJob, breaks: Breaks | None = None
+) -> Measurement | KernelCosts:
     limit_s = job.seconds * 3 + _GRACE_S
-    async with talking.running("compression.trial", _TRIAL_LIMITS) as child:
+    async with talking.running("compression.trial", _TRIAL_LIMITS) as child, _among(breaks, child):
         await child.tell(job.to_json())
         try:
             async with asyncio.timeout(limit_s):
@@ -74,14 +83,34 @@ async def _run(job: TrialJob | KernelJob) -> Measurement | KernelCosts:
     return answer
 
 
-async def _answer(request: TrialRequest | KernelRequest) -> TrialAnswer:
+async def _answer(
+    request: TrialRequest | KernelRequest, breaks: Breaks | None = None
+) -> TrialAnswer:
     try:
-        found = await _run(request.job)
+        found = await _run(request.job, breaks)
         if isinstance(found, KernelCosts):
             return TrialAnswer(kernels=found)
         return TrialAnswer(measurement=found)
     except errors.CompressionError as error:
         return TrialAnswer(failed=Failed(**errors.to_wire(error)))
+
+
+@contextlib.asynccontextmanager
+async def _among(breaks: Breaks | None, child: talking.Child) -> AsyncIterator[None]:
+    """Count a trial among the work's own, where anybody asks whose time it takes."""
+    with breaks.counting(child) if breaks else contextlib.nullcontext():
+        yield
+
+
+async def _undisturbed(
+    request: TrialRequest | KernelRequest, breaks: Breaks | None
+) -> TrialAnswer:
+    """Answer by a trial that no break disturbs: what was measured in one means nothing."""
+    while breaks is not None:
+        await breaks.ended()
+        with contextlib.suppress(Outlasted):
+            return await unless(breaks.begun(), _answer(request, breaks))
+    return await _answer(request)
 
 
 async def compress(
@@ -90,8 +119,12 @@ async def compress(
     memory_mib: float,
     on_progress: Callable[[Progress], None] = _ignore,
     on_tried: Callable[[Tried], None] = _ignore,
+    breaks: Breaks | None = None,
 ) -> Ladder:
     """Run one job in a worker at idle priority, under a memory ceiling, to its ladder.
+
+    In `breaks` it is stopped and its trials are given up, to be run anew; after a long one a new
+    worker goes on with what is on the disk. The job's minutes are those in which it works.
 
     Raises:
         BadModel, BadInputs, OutOfBudget, CannotRun, CompressionError: as the worker says, or
@@ -99,20 +132,62 @@ async def compress(
         Unavailable: no process can be started.
     """
     limits = children.Limits(idle=True, data_mib=memory_mib, first_to_die=True)
+    if breaks is None:
+        async with talking.running("compression.worker", limits) as child, _limited(job):
+            await child.tell(job.to_json())
+            return await _converse(child, on_progress, on_tried)
+    while True:
+        await breaks.ended()
+        began_s = time.monotonic()
+        with contextlib.closing(Stopped()) as stopped:
+            try:
+                async with (
+                    talking.running(
+                        "compression.worker", limits, descriptors=[stopped.descriptor]
+                    ) as child,
+                    _limited(job) as deadline,
+                ):
+                    await child.tell(job.to_json())
+                    return await _obedient(
+                        obeyed(breaks, child, stopped, deadline),
+                        _converse(child, on_progress, on_tried, breaks), breaks, child,
+                    )  # fmt: skip
+            except Outlasted:
+                worked_s = time.monotonic() - began_s - stopped.seconds - breaks.lasted_s()
+                left = max(_LEAST_MINUTES, job.minutes - worked_s / 60)
+                job = job.model_copy(update={"minutes": left})
+
+
+async def _obedient(
+    obeying: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Ladder],
+    breaks: Breaks, child: talking.Child,
+) -> Ladder:  # fmt: skip
+    try:
+        with breaks.counting(child):
+            return await unless(obeying, work)
+    except errors.CannotRun as error:
+        if breaks.free:
+            raise
+        raise Outlasted from error  # memory ended while it was stopped: it is the first to die
+
+
+@contextlib.asynccontextmanager
+async def _limited(job: CompressJob) -> AsyncIterator[asyncio.Timeout]:
     limit_s = (job.minutes + job.recover_minutes) * 60 + _GRACE_S
-    async with talking.running("compression.worker", limits) as child:
-        try:
-            async with asyncio.timeout(limit_s):
-                await child.tell(job.to_json())
-                return await _converse(child, on_progress, on_tried)
-        except TimeoutError:
-            raise errors.OutOfBudget(
-                f"cannot finish compressing {job.model_name}: stopped after {limit_s:.0f} s"
-            ) from None
+    try:
+        async with asyncio.timeout(limit_s) as deadline:
+            yield deadline
+    except TimeoutError:
+        raise errors.OutOfBudget(
+            f"cannot finish compressing {job.model_name}: stopped after {limit_s:.0f} s"
+        ) from None
 
 
 async def _converse(
-    child: talking.Child, on_progress: Callable[[Progress], None], on_tried: Callable[[Tried], None]
+    child: talking.Child,
+    on_progress: Callable[[Progress], None],
+    on_tried: Callable[[Tried], None],
+    breaks: Breaks | None = None,
 ) -> Ladder:
     while line := await child.line():
         try:
@@ -127,7 +202,7 @@ async def _converse(
             case Tried():
                 on_tried(message)
             case TrialRequest() | KernelRequest():
-                await child.tell((await _answer(message)).to_json())
+                await child.tell((await _undisturbed(message, breaks)).to_json())
             case Done():
                 return message.ladder
             case Failed():

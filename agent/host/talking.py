@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.host import children
@@ -59,13 +59,18 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def running(module: str, limits: children.Limits) -> AsyncIterator[Child]:
-    """Start `module`, and kill it at the end.
+async def running(
+    module: str, limits: children.Limits, *, descriptors: Sequence[int] = ()
+) -> AsyncIterator[Child]:
+    """Start `module` with descriptors of ours, their numbers as its arguments; kill it at the end.
 
     Raises:
         Unavailable: no process can be started.
     """
-    process = await children.start(module, limits=limits, stderr=asyncio.subprocess.PIPE)
+    process = await children.start(
+        module, *map(str, descriptors), limits=limits, pass_fds=descriptors,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     child = Child(process)
     tail = asyncio.create_task(child.keep_tail(), name=f"stderr of {module}")
     try:

@@ -104,6 +104,20 @@ class ModelTelemetry(Words):
     energy_method: str
 
 
+class IdleWork(Words):
+    """Work that goes on only while the device is idle, since it was asked for."""
+
+    model: str
+    version: int
+    working: bool
+    because: str = ""
+    """Why it does not go on now."""
+    worked_s: float
+    waited_s: float
+    pauses: int
+    """How often it had begun and had to make way."""
+
+
 class Telemetry(Words):
     """A batch of measurements from one device."""
 
@@ -118,3 +132,4 @@ class Telemetry(Words):
     server_restarts: int
     dropped_messages: int
     models: tuple[ModelTelemetry, ...]
+    idle_work: tuple[IdleWork, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agent.device.energy import CpuEnergy
 from agent.errors import TrimtabError
-from agent.protocol.events import ModelTelemetry, Telemetry
+from agent.protocol.events import IdleWork, ModelTelemetry, Telemetry
 from agent.protocol.private import ModelStatus, ServerStatus
 from agent.protocol.sketch import Sketch
 from agent.telemetry import energy_account
@@ -37,16 +37,18 @@ class _Served:
 class Reporter:
     """Takes polls as they come, gives telemetry when an interval ends, and keeps totals.
 
-    `host` and `counts` are asked once an interval; `wall` gives seconds since 1970.
+    `host`, `counts` and `idle_work` are asked once an interval; `wall` gives seconds since 1970.
     """
 
     def __init__(
         self, device: str, *, source: CpuEnergy, host: Callable[[], HostFigures],
         counts: Callable[[], Counts], wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        idle_work: Callable[[], tuple[IdleWork, ...]] = tuple,
     ):  # fmt: skip
         self._device, self.source = device, source
         self._host, self._counts, self._wall, self._monotonic = host, counts, wall, monotonic
+        self._idle_work = idle_work
         self._account = Account()
         self._served: dict[Variant, _Served] = {}
         self._totals: dict[tuple[str, int], _Served] = {}
@@ -88,6 +90,7 @@ class Reporter:
                 self._model(variant)
                 for variant in sorted({*self._served, *self._account.models})
             ),
+            idle_work=self._idle_work(),
         )  # fmt: skip
         self._account = energy_account.emptied(self._account)
         self._served, self._began_at = {}, now

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from securesystemslib.signer import Key
 
-from agent.protocol.commands import Deploy
+from agent.protocol.commands import Deploy, Infer, Recompress, SetBudget
+from compression.job import Budget
 from deploy import cli
 from deploy.commandline import options
 from tests.deploy.fake_device import FakeDevice
@@ -193,3 +194,46 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         cli.main([name, "--help"])
     assert exit_.value.code == 0
     assert f"trimtab-fleet {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["set-budget", "--model", "net", "--budget", "size_mib=2", "--observe-minutes", "0"],
+         SetBudget(model="net", budget=Budget(size_mib=2), observe_minutes=0)),
+        (["recompress", "--model", "net", "--recover-minutes", "60", "--collect-hours", "0.1"],
+         Recompress(model="net", recover_minutes=60, collect_hours=0.1, collect_minutes=6)),
+        (["recompress", "--model", "net", "--now", "--collect-inputs", "0"],
+         Recompress(model="net", when="now", collect_inputs=0)),
+        (["infer", "--model", "net", "--version", "3", "--request", '{"inputs": []}'],
+         Infer(model="net", version=3, request={"inputs": []})),
+    ],
+)  # fmt: skip
+async def test_what_is_asked_of_a_group_reaches_every_device_of_it(
+    words: list[str], wanted: object, broker: RunningBroker, key_file: Path, keys: tuple[Key, ...],
+) -> None:  # fmt: skip
+    async with (
+        FakeDevice(broker.settings(), "porch", keys) as porch,
+        FakeDevice(broker.settings(), "attic", keys) as attic,
+    ):
+        order = [*words, "--group", "lab", "--timeout", "1"]
+        assert await fleet(broker, key_file, *order) == 0
+    assert [device.obeyed[0].body for device in (porch, attic)] == [wanted, wanted]
+    assert porch.obeyed[0].audience == "group/lab"
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        ("{", "cannot read the request '{'"),
+        ("[1]", "it is no JSON object"),
+        ("@/no/such/file", "No such file"),
+        (json.dumps({"x": "y" * 9000}), "at most 8192"),
+    ],
+)
+def test_what_is_no_request_is_bad_input(
+    request_: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["infer", "--model", "net", "--device", "porch", "--request", request_]
+    assert cli.main(words) == 2
+    assert why in capsys.readouterr().err

@@ -7,16 +7,21 @@ import asyncio
 import contextlib
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.config import Idle
 from agent.control.deployer import Deployer
+from agent.control.heavy import Heavy
+from agent.control.leisure import Leisure
 from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records
+from agent.device.idleness import Reading
 from agent.errors import BadInput, Unavailable
+from agent.host.breaks import Breaks
 from agent.protocol.capturing import (
     SUFFIX,
     CaptureOrder,
@@ -129,6 +134,12 @@ class World:
     look_s: float = 30.0
     """How much time goes by between two looks."""
 
+    heavy: Heavy = field(default_factory=Heavy)
+    reading: Reading = field(default_factory=Reading)
+    """What a look at the device tells."""
+    calm_s: float = 60.0
+    leisure_now: Leisure = field(init=False)
+    """Of the newest deployer."""
     again_s: float = 600.0
     """How long what crashes, and is all there is, is left alone."""
 
@@ -152,10 +163,21 @@ class World:
             served=lambda name: self.loaded[name].sha256 if name in self.loaded else None,
             device_class=DEVICE, default_budget=lambda: Budget(threads=1, peak_memory_mib=250),
             available_mib=lambda: self.available_mib, work_memory_mib=64, emit=self._emit,
-            heavy=asyncio.Lock(), capture=self._capture, gather=self._gather, shadow=self._shadow,
+            heavy=self.heavy, leisure=self.leisure(), capture=self._capture, gather=self._gather,
+            shadow=self._shadow,
             counters=lambda _name, sha: self.counters.get(sha, Counters()),
             private_dir=self.folder / "private", clock=self._clock, poll_s=0.0,
         )  # fmt: skip
+
+    def leisure(self) -> Leisure:
+        def read(ours: Iterable[int]) -> Reading:
+            del ours
+            return self.reading
+
+        self.leisure_now = Leisure(
+            Idle(calm_s=self.calm_s), heavy=self.heavy, read=read, clock=self._clock, look_s=0.0
+        )
+        return self.leisure_now
 
     async def _act(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -191,8 +213,10 @@ class World:
 
     async def _compress(
         self, job: CompressJob, *, on_progress: Callable[[Progress], None],
-        on_tried: Callable[[Tried], None],
+        on_tried: Callable[[Tried], None], breaks: Breaks | None = None,
     ) -> Ladder:  # fmt: skip
+        if breaks is not None:
+            await breaks.ended()
         await self._act("compress")
         self.jobs.append(job)
         verified = job.calibration_path is not None  # as the worker has it
