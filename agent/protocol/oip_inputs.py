@@ -35,8 +35,11 @@ def read(listed: Sequence[dict[str, Any]]) -> tuple[Given, ...]:
         if name in given:
             raise BadInput(f"cannot read input '{name}': given twice")
         shape, dtype = tensors.header(name, tensor)
+        if "parameters" not in tensor:
+            given[name] = Given(name, dtype, shape, tensor.get("data"))
+            continue
         said = parameters(tensor, f"input '{name}'")
-        place = place_of(said, f"input '{name}'") if said else None
+        place = place_of(said, f"input '{name}'")
         size = said.get("binary_data_size")
         if place is not None and ("data" in tensor or size is not None):
             raise BadInput(f"cannot read input '{name}': both data and shared memory are given")

@@ -3,7 +3,6 @@
 What is read is checked for form; whether it fits a model is for the model to say.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,9 +16,6 @@ from agent.protocol.oip_inputs import Given
 
 _MOST_CLASSES = 2**31
 _MOST_TENSORS = 1024
-_REMEMBERED = 256
-_REMEMBERED_BYTES = 2048
-_SHARED = b"shared_memory_region"
 
 
 def read_request(body: memoryview, *, json_bytes: int | None = None) -> InferRequest:
@@ -33,33 +29,26 @@ def read_request(body: memoryview, *, json_bytes: int | None = None) -> InferReq
     """
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise BadInput(f"cannot split a body of {len(body)} bytes after {json_bytes} bytes")
-    text = body[:json_bytes]
-    # Frame after frame such a request says the same, in front of other data or about them.
-    says_the_same = json_bytes is not None or _SHARED in bytes(text[:_REMEMBERED_BYTES])
-    said = (
-        _remembered(bytes(text))
-        if says_the_same and len(text) <= _REMEMBERED_BYTES
-        else _read(text)
-    )
-    tail = body[len(body) if json_bytes is None else json_bytes :]
-    inputs, shared = oip_inputs.arrays(said.tensors, tail)
-    return InferRequest(
-        inputs, said.outputs, said.binary, said.id, shared, said.within_s, said.sequence
-    )
+    return filled(said(body[:json_bytes]), body[len(body) if json_bytes is None else json_bytes :])
 
 
-class _Said(NamedTuple):
+class Said(NamedTuple):
     """What the JSON of a request says."""
 
     tensors: tuple[Given, ...]
-    outputs: tuple[Wanted, ...]
-    binary: bool
-    id: str | None
-    within_s: float | None
-    sequence: bool
+    outputs: tuple[Wanted, ...] = ()
+    binary: bool = False
+    id: str | None = None
+    within_s: float | None = None
+    sequence: bool = False
 
 
-def _read(text: bytes | memoryview) -> _Said:
+def said(text: bytes | memoryview) -> Said:
+    """Read the JSON of a request.
+
+    Raises:
+        BadInput: as read_request.
+    """
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -67,21 +56,33 @@ def _read(text: bytes | memoryview) -> _Said:
     if not isinstance(document, dict):
         raise BadInput("cannot read the request: its JSON is no object")
     identity = document.get("id")
-    if not isinstance(identity, str | None):
+    if identity is not None and not isinstance(identity, str):
         raise BadInput(f"cannot read the request: id {identity!r:.40} is no string")
+    inputs = oip_inputs.read(_listed(document, "inputs"))
+    if "parameters" not in document and "outputs" not in document:
+        return Said(inputs, id=identity)
     parameters = oip_inputs.parameters(document, "the request")
     binary = _flag(parameters, "the request", "binary_data_output", default=False)
-    return _Said(
-        tensors=oip_inputs.read(_listed(document, "inputs")),
-        outputs=tuple(_read_wanted(each, binary) for each in _listed(document, "outputs")),
+    return Said(
+        tensors=inputs,
+        outputs=tuple([_read_wanted(each, binary) for each in _listed(document, "outputs")]),
         binary=binary,
         id=identity,
-        within_s=_timeout_s(parameters) if parameters else None,
-        sequence=bool(parameters) and parameters.get("sequence_id", 0) not in (0, ""),
+        within_s=_timeout_s(parameters),
+        sequence=parameters.get("sequence_id", 0) not in (0, ""),
     )
 
 
-_remembered = functools.lru_cache(_REMEMBERED)(_read)
+def filled(said: Said, tail: memoryview) -> InferRequest:
+    """What was said, with its data: those in the JSON, and those behind it in `tail`.
+
+    Raises:
+        BadInput: as read_request.
+    """
+    inputs, shared = oip_inputs.arrays(said.tensors, tail)
+    return InferRequest(
+        inputs, said.outputs, said.binary, said.id, shared, said.within_s, said.sequence
+    )
 
 
 def _timeout_s(parameters: dict[str, Any]) -> float | None:

@@ -176,13 +176,16 @@ def header(name: str, tensor: dict[str, Any]) -> tuple[Shape, Dtype]:
     if dtype is None:
         known = ", ".join(DATATYPES)
         raise BadInput(f"cannot read input '{name}': datatype {datatype!r:.40} is none of {known}")
-    if (
-        not isinstance(shape, list)
-        or len(shape) > _MAX_DIMENSIONS
-        or not all(type(dim) is int and dim >= 0 for dim in shape)
-    ):
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
         raise BadInput(f"cannot read input '{name}': shape {shape!r:.60} is no list of dimensions")
+    elements = 1
+    for dim in shape:
+        if type(dim) is not int or dim < 0:
+            raise BadInput(
+                f"cannot read input '{name}': shape {shape!r:.60} is no list of dimensions"
+            )
+        elements *= dim or 1
     # numpy refuses what no memory could hold, even where a dimension of 0 makes it empty.
-    if math.prod(max(dim, 1) for dim in shape) > _MAX_ELEMENTS:
+    if elements > _MAX_ELEMENTS:
         raise BadInput(f"cannot read input '{name}': shape {shape!r:.60} is more than memory holds")
     return tuple(shape), dtype

@@ -78,8 +78,8 @@ class Meter:
         # A sketch costs microseconds per value, a list nanoseconds: fold them in bulk.
         self._times: list[int] = []
 
-    def succeeded(self, times: Times, *, at_ns: int) -> None:
-        """Count a request that was answered; `at_ns` is time.perf_counter_ns()."""
+    def succeeded(self, times: tuple[int, int, int, int], *, at_ns: int) -> None:
+        """Count a request that was answered: its Times; `at_ns` is time.perf_counter_ns()."""
         self._last_ns = at_ns
         self._times += times
         if len(self._times) >= _FOLD:

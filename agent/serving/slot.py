@@ -76,7 +76,7 @@ class Slots:
                 raise NotFound(f"cannot find model '{name}': a client unloaded it")
             known = ", ".join(sorted(self._live)[:8]) or "none"
             raise NotFound(f"cannot find model '{name[:80]}': live are {known}")
-        if version is not None and version != str(variant.request.version):
+        if version is not None and version != variant.version:
             raise NotFound(
                 f"cannot find version {version[:20]} of model '{name}': "
                 f"version {variant.request.version} is live"
