@@ -61,7 +61,7 @@ class Recovering:
         how = runtime.options(Runtime(threads=ground.material.threads))
         self._original = runtime.session(ground.original, how)
         self._said_s = -SAY_EVERY_S
-        self._label = ""
+        self._label, self._seconds = "", 0.0
 
     def run(self, looks: Sequence[Preview], budget: Budget, wanted: Bounds) -> list[Preview]:
         """Return `looks` with what was trained and is better, and without what a person asked to
@@ -69,7 +69,7 @@ class Recovering:
         """
         given = [one for one in looks if schedule.untrained(one.recipe) is not None]
         kept = [one for one in looks if one not in given]
-        kept += [one for one in given if one.agreement is None or self._judge_given(one)]
+        kept += [one for one in given if self._judge_given(one)]
         if not self._minutes:
             return kept
         if (problem := self._hindrance()) is not None:
@@ -83,7 +83,8 @@ class Recovering:
         """Hear of an epoch, and pass it on now and then."""
         if working.now_s() - self._said_s >= SAY_EVERY_S:
             self._said_s = working.now_s()
-            told = f"{self._label}: {message}" if self._label else message
+            left = f", {(1 - fraction) * self._seconds / 60:.1f} min left" if self._seconds else ""
+            told = f"{self._label}: {message}{left}" if self._label else message
             self._ground.say("recovering", told, 0.5 + 0.05 * fraction)
 
     def _look(self, recipe: Recipe) -> Preview:
@@ -105,7 +106,7 @@ class Recovering:
         standing = plan.look
         for stage in plan.stages:
             recipe = schedule.trained(standing.recipe, stage)
-            self._label = recipe.label
+            self._label, self._seconds = recipe.label, stage.seconds
             self._ground.say("recovering", f"{recipe.label}, {stage.seconds / 60:.1f} min", 0.5)
             began_s = working.now_s()
             found = self._made(recipe)
@@ -128,6 +129,8 @@ class Recovering:
         """Judge what a person's recipe trained by the same recipe untrained."""
         recipe = schedule.untrained(found.recipe)
         assert recipe is not None
+        if found.agreement is None:
+            return self._judge(found, found.model_copy(update={"recipe": recipe}), 0.0)
         return self._judge(found, self._look(recipe), 0.0)
 
     def _judge(self, found: Preview, before: Preview, minutes: float) -> bool:
