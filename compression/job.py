@@ -124,6 +124,9 @@ class Runtime(Words):
 
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     arena: bool = True
+    pattern: bool = True
+    """False: no block of memory is planned for a whole run, and weights lie outside of the arena:
+    less memory, and hardly slower."""
     optimization: Literal["disabled", "basic", "extended", "all"] = "all"
 
 
@@ -158,6 +161,8 @@ class TrialJob(Words):
     `inputs_path` is an .npz as in docs/formats.md; `sample_indices` picks the samples that
     judge agreement and latency (None: all). `probe_path`: where to write a few inputs and
     the candidate's own outputs, which a server checks after loading it.
+    `runtime` is how the candidate runs; the original runs with as many threads and no other option,
+    so that a ratio shows what options bring or cost.
     `inputs`: those with a `largest_shape` above the largest sample decide the memory.
     `rounds` are timed as a rule: fewer (not below 20) where the ratio's interval is tight
     sooner, up to four times as many within `seconds` where it is not.
@@ -197,6 +202,26 @@ class KernelCosts(Words):
     reference_us: float
     calling: Annotated[float, Field(ge=0)] = 0.0
     """What a session costs for each run, whatever it holds."""
+
+
+class MemoryJob(Words):
+    """What a file adds to memory in each of some ways to run it: loaded and run alone, each time.
+
+    Inputs are as of a TrialJob; the largest of them is run.
+    """
+
+    model_path: str
+    inputs_path: str
+    inputs: tuple[InputSpec, ...] = ()
+    ways: Annotated[tuple[Runtime, ...], Field(min_length=1)]
+    seconds: Positive = 20.0
+    """For each of them."""
+
+
+class MemoryPeaks(Words):
+    """What a MemoryJob found, a peak for each way; None: it does not run so."""
+
+    peaks_mib: tuple[Annotated[float, Field(ge=0)] | None, ...]
 
 
 class Agreement(Words):
@@ -406,6 +431,13 @@ class KernelRequest(Words):
     job: KernelJob
 
 
+class MemoryRequest(Words):
+    """Worker to parent: please see what this file takes in memory, as a trial is run."""
+
+    type: Literal["memory"] = "memory"
+    job: MemoryJob
+
+
 class Tried(Words):
     """Worker to parent: one candidate was judged, or several were left; one field is given."""
 
@@ -437,9 +469,11 @@ class TrialAnswer(Words):
     type: Literal["answer"] = "answer"
     measurement: Measurement | None = None
     kernels: KernelCosts | None = None
+    memory: MemoryPeaks | None = None
     failed: Failed | None = None
 
 
 FromWorker = Annotated[
-    Progress | TrialRequest | KernelRequest | Tried | Done | Failed, Field(discriminator="type")
+    Progress | TrialRequest | KernelRequest | MemoryRequest | Tried | Done | Failed,
+    Field(discriminator="type"),
 ]

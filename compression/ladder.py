@@ -23,6 +23,10 @@ from compression.job import (
 from compression.words import explain
 
 FILE = "ladder.json"
+LEAST_MARGIN = 0.02
+"""The least by which a figure of time has to be below its bound to be sure of it."""
+MEMORY_MARGIN = 0.03
+"""The same of memory: measured over ten trials each, peaks differ by 1 to 1.5 %."""
 SAME_SPEED = 0.1
 """What is slower than the fastest by less than this share may come first by being smaller."""
 
@@ -100,6 +104,32 @@ def standard_error(agreement: Agreement) -> float:
     return (agreement.value - agreement.low) / 1.96
 
 
+def margin(measurement: Measurement) -> float:
+    """By which share a figure of time may be off: twice its standard error, at least 2 %.
+
+    The error is that of the ratio (half of its 95 % interval is about two of them); where no
+    interval is known, the noise of the original against itself stands for it.
+    """
+    if measurement.ratio_high is None:
+        return max(LEAST_MARGIN, 2 * measurement.noise)
+    return max(LEAST_MARGIN, measurement.ratio_high / measurement.latency_ratio - 1.0)
+
+
+def surely(rung: Rung, budget: Budget, *, cores: int) -> bool:
+    """Whether a rung meets the bounds of time and memory by more than measuring them may be off.
+
+    What the original is to itself is known exactly.
+    """
+    share, itself = 1.0 + margin(rung.measurement), not rung.recipe.passes
+    factors = dict.fromkeys(("latency_p95_ms", "cpu_share"), share)
+    factors |= {"peak_memory_mib": 1.0 + MEMORY_MARGIN}
+    if not itself:
+        factors |= {"latency_ratio": share, "memory_ratio": 1.0 + MEMORY_MARGIN}
+    given = budget.model_dump(exclude_none=True)
+    drawn = {field: given[field] / by for field, by in factors.items() if field in given}
+    return not misses(rung.measurement, Budget(**(given | drawn)), cores=cores)
+
+
 def judged(rung: Rung, budget: Budget, *, cores: int) -> Rung:
     """The same rung, judged against `budget`."""
     found = misses(rung.measurement, budget, cores=cores)
@@ -135,19 +165,23 @@ def build(
 def in_order(rungs: Sequence[Rung], budget: Budget, *, cores: int) -> list[Rung]:
     """Return first those that meet `budget`, by agreement; then the others by how far they miss.
 
+    Those that would meet it if all was measured anew come before those that might not (`surely`).
     The agreement that orders is the one that they were chosen by (`standing`). What is within one
     standard error of the highest is as good (Breiman et al., "Classification and Regression
     Trees", 1984, section 3.4.3): among those the faster comes first. What is nearly as fast as the
     fastest is ordered by time x size.
     """
     far = {id(rung): shortfall(rung.measurement, budget, cores=cores) for rung in rungs}
-    meeting = [standing(rung) for rung in rungs if not far[id(rung)]]
+    meets = [rung for rung in rungs if not far[id(rung)]]
+    sure = {id(rung) for rung in meets if surely(rung, budget, cores=cores)}
+    meeting = [standing(rung) for rung in meets if id(rung) in sure or not sure]
     best = max((one.value for one in meeting), default=2.0)
     tops = [one for one in meeting if one.value == best]
     least = min((one.value - standard_error(one) for one in tops), default=2.0)
 
     def as_good(rung: Rung) -> bool:
-        return not far[id(rung)] and standing(rung).value >= least
+        ahead = id(rung) in sure or not sure
+        return not far[id(rung)] and ahead and standing(rung).value >= least
 
     ratios = [rung.measurement.latency_ratio for rung in rungs if as_good(rung)]
     fast = min(ratios, default=0.0) * (1 + SAME_SPEED)
@@ -155,7 +189,8 @@ def in_order(rungs: Sequence[Rung], budget: Budget, *, cores: int) -> list[Rung]
     def place(rung: Rung) -> tuple[float, ...]:
         m = rung.measurement
         if not as_good(rung):
-            return (far[id(rung)], 1.0, -standing(rung).value, m.latency_ratio, m.size_mib)
+            doubt = 1.0 + (id(rung) not in sure)
+            return (far[id(rung)], doubt, -standing(rung).value, m.latency_ratio, m.size_mib)
         as_fast = m.latency_ratio <= fast
         cost = m.latency_ratio * m.size_mib if as_fast else m.latency_ratio
         return (0.0, 0.0, float(not as_fast), cost, m.size_mib)

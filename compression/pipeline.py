@@ -20,6 +20,7 @@ from compression.passes import (
     dynamic,
     equalization,
     packed,
+    prepared,
     quantization,
     reconstruction,
     recurrent,
@@ -143,6 +144,14 @@ def _pack(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) 
     return model  # a matter of the file, see packed.content
 
 
+def _prepare(
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
+) -> onnx.ModelProto:
+    del context
+    prepared.Settings.model_validate(parameters)
+    return prepared.apply(model)
+
+
 def _equalize(
     model: onnx.ModelProto, parameters: dict[str, Any], context: Context
 ) -> onnx.ModelProto:
@@ -200,12 +209,15 @@ PASSES: dict[str, Pass] = {
     "structured_pruning": _prune,
     "unstructured_pruning": _zero,
     "dead_channels": _bury,
+    prepared.NAME: _prepare,
     packed.NAME: _pack,
 }
 EXACT = frozenset({"equalization", "rescaling", "unrolling"})
 """Passes that change nothing but float rounding: what they return is the next ones' reference."""
 FLOAT = EXACT | {"dead_channels", "structured_pruning", "unstructured_pruning"}
 """Passes that return a float model which the next ones approximate: EXACT, cuts and zeros."""
+LAST = frozenset({packed.NAME, prepared.NAME})
+"""Passes behind which there is none."""
 
 
 def run(
@@ -233,8 +245,9 @@ def run(
         context = replace(context, reference=model if comparable else context.reference)
     for count, spec in enumerate(recipe.passes[done:], start=done + 1):
         passes = recipe.passes[:count]
-        if spec.name == packed.NAME and spec is not recipe.passes[-1]:
-            raise BadModel(f"cannot run a pass behind {packed.NAME!r}: what is packed is finished")
+        if spec.name in LAST and spec is not recipe.passes[-1]:
+            why = f"what is {spec.name} is finished"
+            raise BadModel(f"cannot run a pass behind {spec.name!r}: {why}")
         if spec.name not in PASSES:
             known = ", ".join(sorted(PASSES))
             raise BadModel(f"cannot run pass {spec.name!r}: known are {known}")

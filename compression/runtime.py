@@ -36,6 +36,9 @@ def options(how: Runtime | None = None, *, optimization: str | None = None) -> A
     chosen.intra_op_num_threads = how.threads
     chosen.inter_op_num_threads = 1
     chosen.enable_cpu_mem_arena = how.arena
+    chosen.enable_mem_pattern = how.pattern
+    if not how.pattern:  # weights outside of the arena, which only ever grows by powers of two
+        chosen.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     chosen.log_severity_level = 3
     chosen.graph_optimization_level = LEVELS[optimization or how.optimization]
     # Threads that spin between requests burn the CPU that the device needs.

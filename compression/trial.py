@@ -1,9 +1,10 @@
 """One measurement in a process of its own: `python -P -m compression.trial`.
 
 A TrialJob as one JSON line on stdin; one JSON line out, a Measurement or why there is none (or a
-KernelJob: what small models cost, `compression.latency.timing`). The
-candidate first loads alone in a forked child (its memory), then beside the original: what they
-answer, then how long they take, in interleaved rounds of original, candidate, original.
+KernelJob: what small models cost, `compression.latency.timing`; or a MemoryJob: what a file takes
+in memory). The candidate first loads alone in a forked child (its memory), then beside the
+original: what they answer, then how long they take, in interleaved rounds of original, candidate,
+original.
 """
 
 import filecmp
@@ -18,7 +19,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from compression import agreement, child, errors, runtime, samples
-from compression.job import Failed, KernelCosts, KernelJob, Measurement, OutputSpec, TrialJob
+from compression.job import (
+    Failed,
+    KernelCosts,
+    KernelJob,
+    Measurement,
+    MemoryJob,
+    MemoryPeaks,
+    OutputSpec,
+    Runtime,
+    TrialJob,
+)
 from compression.latency import timing
 from compression.meaning import kinds
 from compression.meaning.seen import Seen
@@ -26,7 +37,7 @@ from compression.packed import reading
 from compression.ruler import answers, conditions, endings, footprint, interleaving
 from compression.words import explain
 
-_JOB: TypeAdapter[TrialJob | KernelJob] = TypeAdapter(TrialJob | KernelJob)
+_JOB: TypeAdapter[TrialJob | KernelJob | MemoryJob] = TypeAdapter(TrialJob | KernelJob | MemoryJob)
 PROBES = 4
 AGREEMENT_SHARE = 0.7
 """Of the trial's seconds: judging every input matters more than many rounds."""
@@ -45,11 +56,9 @@ def main() -> int:
         return 1
     watch: list[child.Parent] = []
     try:
-        answer: Measurement | KernelCosts | Failed = (
-            measure(job, watch) if isinstance(job, TrialJob) else _timed(job, watch)
-        )
+        answer = _answered(job, watch)
     except Exception as error:  # the parent decides what each kind means
-        name = Path(job.candidate_path).name if isinstance(job, TrialJob) else "a kernel"
+        name = Path(job.candidate_path).name if isinstance(job, TrialJob) else "a small model"
         died = endings.of_memory(error, name)
         answer = Failed(**errors.to_wire(died or error))
     for parent in watch:
@@ -58,7 +67,13 @@ def main() -> int:
     return 1 if isinstance(answer, Failed) else 0
 
 
-def _timed(job: KernelJob, watch: list[child.Parent]) -> KernelCosts:
+def _answered(
+    job: TrialJob | KernelJob | MemoryJob, watch: list[child.Parent]
+) -> Measurement | KernelCosts | MemoryPeaks | Failed:
+    if isinstance(job, TrialJob):
+        return measure(job, watch)
+    if isinstance(job, MemoryJob):
+        return footprint.peaks(job)
     watch.append(child.Parent())
     return timing.measure(job)
 
@@ -77,13 +92,13 @@ def measure(
     candidate_path, original_path = Path(job.candidate_path), Path(job.original_path)
     if missing := [path for path in (candidate_path, original_path) if not path.is_file()]:
         raise errors.BadModel(f"cannot use model {missing[0].name}: no such file")
-    memory = footprint.peak(candidate_path, job)
-    same = filecmp.cmp(candidate_path, original_path, shallow=False)
-    original_memory = memory if same else footprint.peak(original_path, job)
+    plain = Runtime(threads=job.runtime.threads)
+    memory = footprint.peak(candidate_path, job, job.runtime)
+    same = job.runtime == plain and filecmp.cmp(candidate_path, original_path, shallow=False)
+    original_memory = memory if same else footprint.peak(original_path, job, plain)
     watch.append(child.Parent())
-    how = runtime.options(job.runtime)
-    original = runtime.session(original_path, how)
-    candidate = runtime.session(candidate_path, how)
+    original = runtime.session(original_path, runtime.options(plain))
+    candidate = runtime.session(candidate_path, runtime.options(job.runtime))
     with samples.open_samples(Path(job.inputs_path), runtime.inputs(original)) as inputs:
         bench = interleaving.Bench(original, candidate, inputs, _chosen(job, inputs), root)
         judge = _judged(job, bench, same=same, began=began)

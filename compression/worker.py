@@ -1,8 +1,9 @@
 """Compresses one model in a process of its own: `python -P -m compression.worker`.
 
-A CompressJob as the first JSON line on stdin; Progress, TrialRequest, KernelRequest, Tried, Done or
-Failed as JSON lines on stdout; a TrialAnswer on stdin for each request. It starts no child itself:
-a process at idle priority cannot start one at the priority that serving will have.
+A CompressJob as the first JSON line on stdin; Progress, requests (for a trial, for what kernels
+cost, for what a file takes in memory), Tried, Done or Failed as JSON lines on stdout; a TrialAnswer
+on stdin for each request. It starts no child itself: a process at idle priority cannot start one at
+the priority that serving will have.
 """
 
 import sys
@@ -18,6 +19,8 @@ from compression.job import (
     Failed,
     KernelJob,
     KernelRequest,
+    MemoryJob,
+    MemoryRequest,
     Progress,
     Rejected,
     Rung,
@@ -61,6 +64,11 @@ class Parent:
     def kernels(self, job: KernelJob) -> TrialAnswer:
         """Have kernels timed, as a trial runs."""
         self.say(KernelRequest(job=job))
+        return TrialAnswer.model_validate_json(self._stdin.line())
+
+    def memory(self, job: MemoryJob) -> TrialAnswer:
+        """Have it seen what a file takes in memory, as a trial runs."""
+        self.say(MemoryRequest(job=job))
         return TrialAnswer.model_validate_json(self._stdin.line())
 
 

@@ -25,6 +25,9 @@ from compression.job import (
     KernelRequest,
     Ladder,
     Measurement,
+    MemoryJob,
+    MemoryPeaks,
+    MemoryRequest,
     Progress,
     TrialAnswer,
     TrialJob,
@@ -35,8 +38,8 @@ from compression.words import explain
 from compression.working import Stopped
 
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
-_FROM_TRIAL: TypeAdapter[Measurement | KernelCosts | Failed] = TypeAdapter(
-    Measurement | KernelCosts | Failed
+_FROM_TRIAL: TypeAdapter[Measurement | KernelCosts | MemoryPeaks | Failed] = TypeAdapter(
+    Measurement | KernelCosts | MemoryPeaks | Failed
 )
 _GRACE_S = 60.0
 """Beyond the time that a child was given: import, load, and one run of a slow model."""
@@ -64,9 +67,10 @@ async def trial(job: TrialJob) -> Measurement:
 
 
 async def _run(
-    job: TrialJob | KernelJob, breaks: Breaks | None = None
-) -> Measurement | KernelCosts:
-    limit_s = job.seconds * 3 + _GRACE_S
+    job: TrialJob | KernelJob | MemoryJob, breaks: Breaks | None = None
+) -> Measurement | KernelCosts | MemoryPeaks:
+    many = len(job.ways) if isinstance(job, MemoryJob) else 1
+    limit_s = many * job.seconds * 3 + _GRACE_S
     async with talking.running("compression.trial", _TRIAL_LIMITS) as child, _among(breaks, child):
         await child.tell(job.to_json())
         try:
@@ -84,10 +88,12 @@ async def _run(
 
 
 async def _answer(
-    request: TrialRequest | KernelRequest, breaks: Breaks | None = None
+    request: TrialRequest | KernelRequest | MemoryRequest, breaks: Breaks | None = None
 ) -> TrialAnswer:
     try:
         found = await _run(request.job, breaks)
+        if isinstance(found, MemoryPeaks):
+            return TrialAnswer(memory=found)
         if isinstance(found, KernelCosts):
             return TrialAnswer(kernels=found)
         return TrialAnswer(measurement=found)
@@ -103,7 +109,7 @@ async def _among(breaks: Breaks | None, child: talking.Child) -> AsyncIterator[N
 
 
 async def _undisturbed(
-    request: TrialRequest | KernelRequest, breaks: Breaks | None
+    request: TrialRequest | KernelRequest | MemoryRequest, breaks: Breaks | None
 ) -> TrialAnswer:
     """Answer by a trial that no break disturbs: what was measured in one means nothing."""
     while breaks is not None:
@@ -201,7 +207,7 @@ async def _converse(
                 on_progress(message)
             case Tried():
                 on_tried(message)
-            case TrialRequest() | KernelRequest():
+            case TrialRequest() | KernelRequest() | MemoryRequest():
                 await child.tell((await _undisturbed(message, breaks)).to_json())
             case Done():
                 return message.ladder

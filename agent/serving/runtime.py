@@ -202,6 +202,9 @@ def _options(runtime: Runtime) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _OPTIMIZATION[runtime.optimization]
     options.enable_cpu_mem_arena = runtime.arena
+    options.enable_mem_pattern = runtime.pattern
+    if not runtime.pattern:  # as compression/runtime.py has it
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     options.log_severity_level = 3
     # Spinning threads eat the cores that the rest of the device needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -15,6 +15,7 @@ from compression.choosing.search import ORIGINAL
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener
 from compression.choosing.trying import Trying
+from compression.choosing.weighing import Scales
 from compression.job import (
     CompressJob,
     Ladder,
@@ -33,6 +34,8 @@ COMPRESSED = Recipe(label="compressed")
 """Stands for every candidate of a model that cannot be compressed."""
 CUTTING_SHARE = 0.6
 """Of the time that is left, for cuts where a budget asks for them; the rest is for trials."""
+WEIGHING_SHARE = 0.7
+"""Of the time that is left, until which looks are still weighed."""
 NOTHING_TO_DO = "cannot compress: it has no float weights"
 
 
@@ -73,14 +76,15 @@ class Climb:
             once_s = trying.rungs[0].measurement.original_latency_p50_ms / 1000
             material.pace(once_s=once_s, within_s=self._job.minutes * 60)
             recovering = self._trainer(material, model)
+            scales = self._scales(material, model, trying)
             if quantized.is_quantized(model):
                 looks, hopeless = [], quantized.reason(model)
             else:
-                looks, hopeless = self._explore(material, model), NOTHING_TO_DO
-                looks = [*looks, *self._cut(material, model, looks, trying)]
+                looks, hopeless = scales.all(self._explore(material, model)), NOTHING_TO_DO
+                looks = [*looks, *self._cut(material, model, looks, trying, scales)]
             if not looks:
                 trying.reject(Rejected(recipe=COMPRESSED, reason=hopeless))
-            looks = self._recover(recovering, looks, trying)
+            looks = scales.formed(scales.all(self._recover(recovering, looks, trying)))
             trying.run(looks, make=lambda one: preview.make(material, model, one))
             trying.unseen(self._unseen)
         found = ladder.build(
@@ -102,6 +106,7 @@ class Climb:
         model: onnx.ModelProto,
         looks: list[preview.Preview],
         trying: Trying,
+        scales: Scales,
     ) -> list[preview.Preview]:
         """Look at cuts too, where the budget asks for what no look reaches."""
         device = self._job.device_class
@@ -117,7 +122,7 @@ class Climb:
         kept = Path(self._job.table_dir) if self._job.table_dir else work
         cutting = Cutting(
             material, model, Table(kept, device, how, measure=measure),
-            look=lambda one: preview.look(material, model, session, one, folder=work),
+            look=lambda one: scales.one(preview.look(material, model, session, one, folder=work)),
             budget=trying.budget, wanted=wanted, folder=work, say=self.progress, stop=stop,
         )  # fmt: skip
         found = cutting.run(looks)
@@ -147,6 +152,23 @@ class Climb:
             trying.reject(rejected)
         trying.later(min(working.now_s() - began_s, 60 * self._job.recover_minutes))
         return found
+
+    def _scales(self, material: Material, model: onnx.ModelProto, trying: Trying) -> Scales:
+        """What sees to memory, where the budget bounds it."""
+        original = trying.rungs[0].measurement
+        return Scales(
+            ask=self._listener.memory,
+            make=lambda one: preview.make(material, model, one),
+            keys=material.keys,
+            inputs_path=material.inputs_path,
+            inputs=self._job.inputs,
+            wanted=bounds.Bounds()
+            if self._job.recipes  # a person said what to try
+            else bounds.of(self._job.budget, original, cores=self._job.device_class.cores),
+            threads=material.threads,
+            folder=self._shelf.work,
+            stop=working.now_s() + WEIGHING_SHARE * (self._ends - working.now_s()),
+        )
 
     def progress(self, stage: str, message: str, fraction: float) -> None:
         """Tell what is being done; the fraction never goes back."""

@@ -35,6 +35,10 @@ MOST_TRIES = 4
 """How often the search is asked again where its answer costs more than it thought."""
 EVEN = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)
 SPARSE = "unstructured_pruning"
+FIRST_SHARE = 0.7
+"""Of the constants, where a bound of memory is to be reached and nothing tells how many."""
+MOST_LIGHTER = 3
+"""Cuts that are tried for the sake of memory."""
 _UNBOUNDED = 1e3
 
 Say = Callable[[str, str, float], None]
@@ -138,10 +142,31 @@ class Cutting:
         tries = TARGETS if self._wanted.ratio is not None else TARGETS[:1]
         for share in tries:
             self._try(self._searched(making, foresight, share, size), foresight)
+        if self._wanted.peak_mib is not None:
+            size = self._lightened(making, foresight, size)
         self._try(self._even(making, foresight, size), foresight)
         ours = [one for one in self._new if one.agreement]
         if ours and not any(self._wanted.hold(one) for one in ours):  # it knows more by now
             self._try(self._searched(making, foresight, TARGETS[-1], size), foresight)
+
+    def _lightened(self, making: Making, foresight: Foresight, size: float) -> float:
+        """Cut more and more, until memory is within its bound; returns how many constants stay.
+
+        What a model takes is about a constant and its weights and values, which go together: the
+        next cut is as deep as a straight line through the last two looks says.
+        """
+        wanted, whole = self._wanted.peak_mib or 0.0, making.elements()
+        points = [(1.0, peak) for peak in [making.peak_mib] if peak is not None]
+        share = min(FIRST_SHARE, size / whole)
+        for _ in range(MOST_LIGHTER):
+            before = len(self._new)
+            self._try(self._searched(making, foresight, TARGETS[0], share * whole), foresight)
+            tried = [one for one in self._new[before:] if one.peak_mib is not None]
+            if not tried or self._wanted.hold(tried[-1]):
+                break
+            points.append((share, tried[-1].peak_mib or 0.0))
+            share = bounds.next_share(points, wanted)
+        return share * whole
 
     def _searched(
         self, making: Making, foresight: Foresight, share: float, size: float

@@ -36,6 +36,10 @@ class Figures(Protocol):
     def agreement(self) -> Agreement | None:
         """On the choosing part."""
 
+    @property
+    def peak_mib(self) -> float | None:
+        """In memory, where that is bounded."""
+
 
 T = TypeVar("T", bound=Figures)
 
@@ -62,12 +66,14 @@ def beats(a: Figures, b: Figures) -> bool:
         and a.size_bytes <= b.size_bytes * more
         and apart >= -chance
         and (a.sqnr_db >= b.sqnr_db - SAME_DB or apart > chance)
+        and _peak(a) <= _peak(b) * more
     )
     somewhere_better = (
         a.cpu_ratio * more < b.cpu_ratio
         or a.size_bytes * more < b.size_bytes
         or a.sqnr_db > b.sqnr_db + SAME_DB
         or apart > chance
+        or _peak(a) * more < _peak(b)
     )
     return nowhere_worse and somewhere_better
 
@@ -133,6 +139,11 @@ def _cost(one: Figures) -> float:
 
 def _value(one: Figures) -> float:
     return one.agreement.value if one.agreement else 0.0
+
+
+def _peak(one: Figures) -> float:
+    """What nobody has weighed counts as alike."""
+    return one.peak_mib or 1.0
 
 
 def _error(one: Figures) -> float:

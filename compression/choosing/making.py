@@ -28,6 +28,7 @@ class Making:
         self.studied = studied
         self.priced = priced
         self.family = base.key if base is not None else FLOAT
+        self.peak_mib = base.peak_mib if base is not None else None
         self._facts = facts
         self._passes = base.recipe.passes if base is not None else (STORED,)
         self._label = base.recipe.label if base is not None else WEIGHTS
@@ -43,9 +44,13 @@ class Making:
 
     def elements_for(self, size_bytes: float) -> float:
         """How many constants a file of so many bytes may have: each is one, and the rest stays."""
-        every = sum(self._facts.elements.values())
+        every = self.elements()
         whole = every if self._bytes is None else self._bytes
         return max(0.0, size_bytes - max(0, whole - every))
+
+    def elements(self) -> float:
+        """How many constants the whole layers have."""
+        return float(sum(self._facts.elements.values()))
 
     def family_of(self, recipe: Recipe) -> str:
         """Which models it runs like: the base, or float ones."""

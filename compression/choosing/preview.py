@@ -47,6 +47,10 @@ class Preview(Words):
     problem: str | None = None
     predicted_ratio: float | None = None
     """What the table of kernels said before it was made, where it was asked."""
+    runtime: Runtime | None = None
+    """How it is to be run, where that was chosen already."""
+    peak_mib: float | None = None
+    """What it takes in memory run so, where memory is bounded."""
 
 
 def look(

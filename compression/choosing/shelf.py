@@ -1,5 +1,6 @@
 """Keeps a job's rungs on disk: put before they are told of, found again after a kill, swept."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -74,14 +75,14 @@ class Shelf:
         durable.replace(self._note(key), Tried(rung=rung).to_json())
         return rung
 
-    def remember(self, key: str, found: Measurement) -> None:
+    def remember(self, key: str, how: Runtime, found: Measurement) -> None:
         """Keep what a candidate was chosen by, so that a run after a kill needs no second trial."""
-        durable.replace(self._choice(key), found.to_json())
+        durable.replace(self._choice(key, how), found.to_json())
 
-    def recall(self, key: str) -> Measurement | None:
-        """What a candidate was chosen by in an earlier run."""
+    def recall(self, key: str, how: Runtime) -> Measurement | None:
+        """What a candidate, run so, was chosen by in an earlier run."""
         try:
-            return Measurement.model_validate_json(self._choice(key).read_bytes())
+            return Measurement.model_validate_json(self._choice(key, how).read_bytes())
         except (OSError, ValidationError):
             return None
 
@@ -108,8 +109,10 @@ class Shelf:
             for path in self.work.glob(pattern):
                 path.unlink()
 
-    def _choice(self, key: str) -> Path:
-        return self.work / f"chosen-{key}.json"
+    def _choice(self, key: str, how: Runtime) -> Path:
+        said = how.model_dump_json(exclude_defaults=True)
+        run = "" if said == "{}" else f"-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        return self.work / f"chosen-{key}{run}.json"
 
     def _note(self, key: str) -> Path:
         return self.work / f"tried-{key}.json"

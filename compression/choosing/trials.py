@@ -10,6 +10,7 @@ from compression.job import (
     CompressJob,
     KernelJob,
     Measurement,
+    MemoryJob,
     Rejected,
     Rung,
     Runtime,
@@ -44,6 +45,9 @@ class Listener(Protocol):
     def kernels(self, job: KernelJob) -> TrialAnswer:
         """Time kernels."""
 
+    def memory(self, job: MemoryJob) -> TrialAnswer:
+        """See what a file takes in memory."""
+
 
 class Trials:
     """Asks for trials as one job needs them."""
@@ -60,9 +64,9 @@ class Trials:
         self._taken_s: dict[int, float] = {}
         self._listener = listener
 
-    def choosing(self, file: Path) -> TrialAnswer:
-        """Measure a candidate on the inputs that decide about it."""
-        job = self._common(file, len(self._material.choosing))
+    def choosing(self, file: Path, how: Runtime | None = None) -> TrialAnswer:
+        """Measure a candidate, run as `how` says, on the inputs that decide about it."""
+        job = self._common(file, len(self._material.choosing), how)
         where = {
             "inputs_path": str(self._material.inputs_path),
             "sample_indices": self._material.choosing,
@@ -70,9 +74,9 @@ class Trials:
         }
         return self._ask(job.model_copy(update=where))
 
-    def reporting(self, file: Path, key: str) -> TrialAnswer:
+    def reporting(self, file: Path, key: str, how: Runtime | None = None) -> TrialAnswer:
         """Measure a candidate that is decided about, and write its probe."""
-        job = self._common(file, len(self._material.report))
+        job = self._common(file, len(self._material.report), how)
         return self._ask(job.model_copy(update={"probe_path": str(self._shelf.probe(key))}))
 
     def seconds(self, count: int) -> float:
@@ -106,7 +110,7 @@ class Trials:
         agreement = found.agreement.model_copy(update={"guessed": guessed})
         return found.model_copy(update={"agreement": agreement})
 
-    def _common(self, file: Path, count: int) -> TrialJob:
+    def _common(self, file: Path, count: int, how: Runtime | None) -> TrialJob:
         material = self._material
         return TrialJob(
             candidate_path=str(file),
@@ -116,7 +120,7 @@ class Trials:
             split=material.division.split,
             inputs=self._job.inputs,
             outputs=material.outputs,
-            runtime=self.runtime,
+            runtime=how or self.runtime,
             rounds=ROUNDS,
             seconds=self.seconds(count),
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compression import ladder, pipeline, working
 from compression.calibration.material import Material
-from compression.choosing import front, verdict
+from compression.choosing import front, settings, verdict
 from compression.choosing.preview import Preview
 from compression.choosing.search import ORIGINAL
 from compression.choosing.shelf import Shelf
@@ -23,15 +23,17 @@ from compression.job import (
     Recipe,
     Rejected,
     Rung,
+    Runtime,
     TrialAnswer,
 )
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A candidate that passed, and the measurement on the choosing part that says so."""
+    """A candidate as it is run, and its measurement on the choosing part."""
 
     look: Preview
+    how: Runtime
     measurement: Measurement
 
 
@@ -78,7 +80,7 @@ class Trying:
             if answer.measurement is None:
                 raise CannotRun(f"cannot measure the original: {_why(answer)}")
             original = Preview(recipe=ORIGINAL, key=key, path=file)
-            rung = self._rung(original, answer.measurement, None)
+            rung = self._rung(original, self._trials.runtime, answer.measurement, None)
         self._add(rung)
         self._trials.once_ms = rung.measurement.original_latency_p50_ms
 
@@ -87,9 +89,11 @@ class Trying:
         self._ends += seconds
 
     @property
-    def size_mib(self) -> float:
-        """The original's size."""
-        return self.rungs[0].measurement.original_size_mib
+    def _whole(self) -> dict[str, float]:
+        """The original's size and peak memory."""
+        original = self.rungs[0].measurement
+        mib = original.original_peak_memory_mib
+        return {"size_mib": original.original_size_mib, "peak_mib": mib}
 
     def run(self, looks: Sequence[Preview], *, make: Callable[[Preview], None]) -> None:
         """Judge all candidates: first those that no other beats at a look, then the others.
@@ -98,21 +102,21 @@ class Trying:
         """
         hopeful = []
         for look in looks:
-            reason = verdict.before(look, self.budget, size_mib=self.size_mib)
+            reason = verdict.before(look, self.budget, **self._whole)
             if reason is None:
                 hopeful.append(look)
             else:
                 self.reject(Rejected(recipe=look.recipe, reason=reason))
         found = front.split(hopeful)
         first, rest = verdict.in_line(
-            found.front, [look for look, _ in found.behind], self.budget, size_mib=self.size_mib
+            found.front, [look for look, _ in found.behind], self.budget, **self._whole
         )
         self._beaten = {look.key: by.recipe.label for look, by in found.behind}
         left = [*first, *rest]
         count, most = len(left), len(first)
         while left and self._in_time(0):
             kept = self._choose(left, count, most=most, make=make)
-            self._report(kept)
+            self._report(kept, make)
             if any(rung.meets_budget for rung in self.rungs[1:]):
                 break
             most = 1
@@ -141,10 +145,10 @@ class Trying:
             look = left.pop(0)
             taken += 1
             self._say("trying", look.recipe.label, 0.5 + 0.4 * (count - len(left)) / count)
-            found = self._chosen_by(look, make)
-            if found is None:
+            one = self._chosen_by(look, make)
+            if one is None:
                 continue
-            original = self.rungs[0].measurement
+            found, original = one.measurement, self.rungs[0].measurement
             reason = verdict.after(found, self.budget, original=original, cores=self._cores)
             if reason is not None:
                 predicted = look.predicted_ratio
@@ -157,23 +161,44 @@ class Trying:
                     )
                 )
             else:
-                kept.append(Kept(look, found))
+                kept.append(one)
         return kept
 
-    def _chosen_by(self, look: Preview, make: Callable[[Preview], None]) -> Measurement | None:
-        """Measure on the choosing part; None where the trial failed, which rejects it."""
-        found = self._shelf.recall(look.key)
-        if not look.path.exists() and (found is None or self._shelf.get(look.key) is None):
-            make(look)
-        if found is not None:
-            return found
-        answer = self._trials.choosing(look.path)
+    def _chosen_by(self, look: Preview, make: Callable[[Preview], None]) -> Kept | None:
+        """Measure on the choosing part; None where the trial failed, which rejects it.
+
+        What misses a budget of time that another way to run it may meet is measured so as well.
+        """
+        how = look.runtime or settings.usual(look.recipe, self._trials.runtime.threads)
+        answer = self._measured(look, how, make)
         if answer.measurement is None:
             self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
             return None
+        first = Kept(look, how, answer.measurement)
+        other = settings.otherwise(first.measurement, how, self.budget, cores=self._cores)
+        again = self._measured(look, other, make).measurement if other else None
+        if other is None or again is None:
+            return first
+        return min(first, Kept(look, other, again), key=self._shortfall)
+
+    def _shortfall(self, one: Kept) -> float:
+        return ladder.shortfall(one.measurement, self.budget, cores=self._cores)
+
+    def _measured(
+        self, look: Preview, how: Runtime, make: Callable[[Preview], None]
+    ) -> TrialAnswer:
+        """What a trial on the choosing part says, or said in an earlier run."""
+        found = self._shelf.recall(look.key, how)
+        if not look.path.exists() and (found is None or self._shelf.get(look.key) is None):
+            make(look)
+        if found is not None:
+            return TrialAnswer(measurement=found)
+        answer = self._trials.choosing(look.path, how)
+        if answer.measurement is None:
+            return answer
         found = self._trials.marked(answer.measurement)
-        self._shelf.remember(look.key, found)
-        return found
+        self._shelf.remember(look.key, how, found)
+        return TrialAnswer(measurement=found)
 
     def _in_time(self, kept: int) -> bool:
         """Whether one more candidate can be tried, and all that are kept reported."""
@@ -182,18 +207,20 @@ class Trying:
         self._late = working.now_s() + needed > self._ends
         return not self._late
 
-    def _report(self, kept: list[Kept]) -> None:
+    def _report(self, kept: list[Kept], make: Callable[[Preview], None]) -> None:
         for done, one in enumerate(kept):
             look = one.look
             at = 0.9 + 0.1 * done / len(kept)
             self._say("reporting", look.recipe.label, at)
             rung = self._shelf.get(look.key)
-            if rung is None:
-                answer = self._trials.reporting(look.path, look.key)
+            if rung is None or rung.runtime != one.how:
+                if not look.path.exists():
+                    make(look)
+                answer = self._trials.reporting(look.path, look.key, one.how)
                 if answer.measurement is None:
                     self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
                     continue
-                rung = self._rung(look, answer.measurement, one.measurement)
+                rung = self._rung(look, one.how, answer.measurement, one.measurement)
             self._add(rung)
 
     def _leave(self, left: Sequence[Preview]) -> None:
@@ -215,12 +242,14 @@ class Trying:
         if untried:
             self._listener.untried(tuple(untried))
 
-    def _rung(self, look: Preview, found: Measurement, chosen: Measurement | None) -> Rung:
+    def _rung(
+        self, look: Preview, how: Runtime, found: Measurement, chosen: Measurement | None
+    ) -> Rung:
         return self._shelf.put(
             look.key,
             look.path,
             recipe=look.recipe,
-            runtime=self._trials.runtime,
+            runtime=how,
             measurement=self._trials.marked(found),
             # The original answers as itself, on whatever inputs.
             verified=self._material.verified or not look.recipe.passes,

@@ -35,13 +35,17 @@ def least_agreement(budget: Budget) -> float:
     return DEFAULT_MIN_AGREEMENT if budget.min_agreement is None else budget.min_agreement
 
 
-def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
-    """Say why a candidate is rejected without a trial, or None. `size_mib` is the original's."""
+def before(look: Preview, budget: Budget, *, size_mib: float, peak_mib: float = 0.0) -> str | None:
+    """Say why a candidate is rejected without a trial, or None.
+
+    `size_mib` and `peak_mib` are the original's; what takes less memory may be wanted for that.
+    """
     if look.agreement is None:
         return look.problem or "cannot be made"
     mib, least = look.size_bytes / 2**20, least_agreement(budget) - NEAR
     seen = look.agreement
-    if mib > WORTH * size_mib and look.cpu_ratio > WORTH:
+    lighter = look.peak_mib is not None and look.peak_mib < WORTH * peak_mib
+    if mib > WORTH * size_mib and look.cpu_ratio > WORTH and not lighter:
         return (
             f"neither smaller nor faster than the original: {mib:.2f} of {size_mib:.2f} MiB, "
             f"CPU ratio {look.cpu_ratio:.2f} at a look"
@@ -56,18 +60,35 @@ def before(look: Preview, budget: Budget, *, size_mib: float) -> str | None:
 
 
 def in_line(
-    looks: Sequence[Preview], others: Sequence[Preview], budget: Budget, *, size_mib: float
+    looks: Sequence[Preview],
+    others: Sequence[Preview],
+    budget: Budget,
+    *,
+    size_mib: float,
+    peak_mib: float = 0.0,
 ) -> tuple[list[Preview], list[Preview]]:
     """Divide candidates into those that get a trial, and those that wait in case none is kept.
 
     `looks` are the front, in order. First come those that look as if they met the budget, then a
-    few that do not, since a lower demand might be met by them. `size_mib` is the original's.
+    few that do not, since a lower demand might be met by them. `size_mib` and `peak_mib` are the
+    original's.
     """
-    fits = front.spread([look for look in looks if not _over(look, budget, size_mib)])
-    misses = [look for look in looks if _over(look, budget, size_mib)]
+
+    def over(look: Preview) -> bool:
+        return _over(look, budget, size_mib) or _heavy(look, budget, peak_mib)
+
+    fits = front.spread([look for look in looks if not over(look)])
+    misses = [look for look in looks if over(look)]
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]
-    return first, sorted(rest, key=lambda look: _over(look, budget, size_mib))
+    return first, sorted(rest, key=over)
+
+
+def _heavy(look: Preview, budget: Budget, peak_mib: float) -> bool:
+    """Whether a candidate takes too much memory, or nobody has seen that it does not."""
+    peaks = (budget.peak_memory_mib, budget.memory_ratio and peak_mib * budget.memory_ratio)
+    given = [bound for bound in peaks if bound is not None]
+    return bool(given) and (look.peak_mib is None or look.peak_mib > min(given))
 
 
 def _over(look: Preview, budget: Budget, size_mib: float) -> bool:
@@ -99,7 +120,10 @@ def after(found: Measurement, budget: Budget, *, original: Measurement, cores: i
             f"agreement {found.agreement.value:.3f} ({found.agreement.kind}, "
             f"{found.agreement.samples} {found.agreement.split} samples) below {least:.3f}"
         )
-    if found.size_mib > WORTH * found.original_size_mib and found.latency_ratio > WORTH:
+    memory_asked = budget.peak_memory_mib is not None or budget.memory_ratio is not None
+    lighter = found.peak_memory_mib < WORTH * found.original_peak_memory_mib
+    small = found.size_mib <= WORTH * found.original_size_mib or (memory_asked and lighter)
+    if not small and found.latency_ratio > WORTH:
         return (
             f"neither smaller nor faster than the original: {found.size_mib:.2f} of "
             f"{found.original_size_mib:.2f} MiB, {found.ratio_basis} ratio "

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from compression import columns, runtime, samples
-from compression.errors import BadInputs, CannotRun, from_wire, to_wire
-from compression.job import InputSpec, TrialJob
+from compression.errors import BadInputs, BadModel, CannotRun, from_wire, to_wire
+from compression.job import InputSpec, MemoryJob, MemoryPeaks, Runtime, TrialJob
 from compression.ruler import endings, resident
 
 GRACE_S = 20.0
@@ -35,7 +35,22 @@ class Peak:
     method: str
 
 
-def peak(model: Path, job: TrialJob) -> Peak:
+def peaks(job: MemoryJob) -> MemoryPeaks:
+    """The peak of a file in each way to run it; None where it does not.
+
+    Raises:
+        BadInputs: the inputs do not fit it.
+    """
+    found: list[float | None] = []
+    for how in job.ways:
+        try:
+            found.append(peak(Path(job.model_path), job, how).mib)
+        except (BadModel, CannotRun):
+            found.append(None)
+    return MemoryPeaks(peaks_mib=tuple(found))
+
+
+def peak(model: Path, job: TrialJob | MemoryJob, how: Runtime) -> Peak:
     """Load `model` and run the largest shape in a forked child; call before any thread starts.
 
     Ends this process when its stdin ends, because then nobody waits for the answer.
@@ -54,8 +69,8 @@ def peak(model: Path, job: TrialJob) -> Peak:
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
-        _die_with(parent, cpu_s=limit_s * job.runtime.threads)
-        _child(model, job, write_end, pages)
+        _die_with(parent, cpu_s=limit_s * how.threads)
+        _child(model, job, how, write_end, pages)
     os.close(write_end)
     text = _answer(read_end, pid, deadline=time.monotonic() + limit_s)
     os.close(read_end)
@@ -99,32 +114,37 @@ def _die_with(parent: int, *, cpu_s: float) -> None:
         os._exit(1)
 
 
-def _child(model: Path, job: TrialJob, fd: int, pages: list[int] | None) -> None:
+def _child(
+    model: Path, job: TrialJob | MemoryJob, how: Runtime, fd: int, pages: list[int] | None
+) -> None:
     """Measure and write the answer; never returns, so that the parent's cleanup runs once."""
     try:
-        answer: dict[str, object] = _measure(model, job, pages)
+        answer: dict[str, object] = _measure(model, job, how, pages)
     except Exception as error:  # whatever it is, the parent must hear of it
         answer = dict(to_wire(endings.of_memory(error, model.name) or error))
     os.write(fd, json.dumps(answer).encode())
     os._exit(0)
 
 
-def _measure(model: Path, job: TrialJob, pages: list[int] | None) -> dict[str, object]:
+def _measure(
+    model: Path, job: TrialJob | MemoryJob, how: Runtime, pages: list[int] | None
+) -> dict[str, object]:
     resident.touch(pages or [])
     reset = resident.reset_peak()
     before_kib = resident.kib("VmRSS")
-    session = runtime.session(model, runtime.options(job.runtime))
+    session = runtime.session(model, runtime.options(how))
     with samples.open_samples(Path(job.inputs_path), runtime.inputs(session)) as inputs:
         feeds = _largest(inputs.sample(inputs.largest()), job.inputs, runtime.inputs(session))
     for _ in range(_RUNS):
         runtime.run(session, feeds)
     mib = max(0.0, (resident.kib("VmHWM") - before_kib) / 1024)
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-    how = "VmHWM reset by clear_refs" if reset else "VmHWM of a fresh fork"
+    method = "VmHWM reset by clear_refs" if reset else "VmHWM of a fresh fork"
     runtime_too = "" if pages else "; pages of the runtime itself may be counted too"
     return {
         "mib": mib,
-        "method": f"{how}, above the imported runtime, load and run of {shapes[:200]}{runtime_too}",
+        "method": f"{method}, above the imported runtime, load and run of {shapes[:200]}"
+        + runtime_too,
     }
 
 

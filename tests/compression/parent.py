@@ -17,6 +17,9 @@ from compression.job import (
     KernelJob,
     KernelRequest,
     Measurement,
+    MemoryJob,
+    MemoryPeaks,
+    MemoryRequest,
     TrialAnswer,
     TrialJob,
     TrialRequest,
@@ -36,6 +39,11 @@ def run_trial(job: TrialJob, *, timeout_s: float = 60) -> Measurement | Failed:
 def time_kernels(job: KernelJob, *, timeout_s: float = 120) -> KernelCosts | Failed:
     """Time kernels in a trial's process."""
     return _answer(job, KernelCosts, timeout_s)
+
+
+def see_memory(job: MemoryJob, *, timeout_s: float = 120) -> MemoryPeaks | Failed:
+    """Have a trial's process see what a file takes in memory."""
+    return _answer(job, MemoryPeaks, timeout_s)
 
 
 def _answer(job: Words, kind: type[Said], timeout_s: float) -> Said | Failed:
@@ -66,6 +74,7 @@ def follow(
     *,
     on_word: Callable[[Words, "subprocess.Popen[bytes]"], None] = lambda _word, _worker: None,
     trial: Callable[[TrialJob], Measurement | Failed] = run_trial,
+    memory: Callable[[MemoryJob], MemoryPeaks | Failed] = see_memory,
 ) -> list[Words]:
     """Run a worker to its end and return what it said; trials are answered as they are asked."""
     said: list[Words] = []
@@ -95,6 +104,15 @@ def follow(
                     else TrialAnswer(failed=timed)
                 )
                 worker.stdin.write(told.to_json() + b"\n")
+                worker.stdin.flush()
+            if isinstance(word, MemoryRequest) and worker.poll() is None:
+                seen = memory(word.job)
+                here = (
+                    TrialAnswer(memory=seen)
+                    if isinstance(seen, MemoryPeaks)
+                    else TrialAnswer(failed=seen)
+                )
+                worker.stdin.write(here.to_json() + b"\n")
                 worker.stdin.flush()
             if isinstance(word, Done | Failed):
                 break

@@ -13,6 +13,7 @@ from compression.job import (
     Ladder,
     Measurement,
     ModelRef,
+    PassSpec,
     Recipe,
     Rejected,
     Rung,
@@ -187,3 +188,33 @@ def test_what_is_within_a_standard_error_of_the_best_is_as_good_and_the_faster_c
     )
     assert [one.recipe.label for one in found.rungs] == ["small", "fast", "best", "worse"]
     assert ladder.pick(found, Budget(latency_ratio=0.4)).recipe.label == "worse"
+
+
+def variant(label: str, **fields) -> Rung:
+    """A rung that is not the original itself."""
+    recipe = Recipe(label=label, passes=(PassSpec(name="stored"),))
+    return rung(label, **fields).model_copy(update={"recipe": recipe})
+
+
+def test_what_would_surely_fit_again_comes_before_what_might_not() -> None:
+    budget = Budget(latency_ratio=0.5, min_agreement=0.9)
+    barely = variant("barely", latency_ratio=0.495, ratio_high=0.51, value=0.999)
+    surely = variant("surely", latency_ratio=0.48, ratio_high=0.485, value=0.95)
+    original = rung("over", latency_ratio=0.51, ratio_high=0.52, value=1.0)
+    found = built(budget, original, barely, surely)
+    assert [one.recipe.label for one in found.rungs] == ["surely", "barely", "over"]
+    assert [one.meets_budget for one in found.rungs] == [True, True, False]
+
+
+def test_where_nothing_would_surely_fit_what_fits_comes_first_as_ever() -> None:
+    budget = Budget(peak_memory_mib=30.5)
+    found = built(
+        budget, rung("near"), rung("alike", value=0.999), rung("over", peak_memory_mib=31)
+    )
+    assert [one.recipe.label for one in found.rungs] == ["alike", "near", "over"]
+
+
+def test_a_figure_that_may_be_off_by_more_needs_a_wider_margin() -> None:
+    assert ladder.margin(measured(noise=0.001)) == ladder.LEAST_MARGIN
+    assert ladder.margin(measured(noise=0.04)) == pytest.approx(0.08)
+    assert ladder.margin(measured(ratio_high=0.55)) == pytest.approx(0.1)

@@ -1,0 +1,123 @@
+"""The worker as a real process, where memory is bounded: other forms, then cuts, or a near miss."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compression.job import (
+    Budget,
+    CompressJob,
+    Done,
+    Ladder,
+    Measurement,
+    MemoryJob,
+    MemoryPeaks,
+    MemoryRequest,
+    Runtime,
+    TrialJob,
+)
+from compression.words import Words
+from tests.compression import parent
+from tests.compression.test_worker import pretend
+from tests.simulators import models
+
+RUNTIME_MIB = 8.0
+"""What any model takes, as the scripted scales have it."""
+
+
+def weighed(path: str, how: Runtime) -> float:
+    """4 MiB for each KiB, 3 where it is optimized already, less without patterns."""
+    kib = Path(path).stat().st_size / 2**10
+    times = 3.0 if how.optimization == "disabled" else 4.0
+    return RUNTIME_MIB + kib * times * (1.0 if how.pattern else 0.95)
+
+
+def scales(job: MemoryJob) -> MemoryPeaks:
+    return MemoryPeaks(peaks_mib=tuple(weighed(job.model_path, how) for how in job.ways))
+
+
+def trial(job: TrialJob) -> Measurement:
+    peaks = {
+        "peak_memory_mib": weighed(job.candidate_path, job.runtime),
+        "original_peak_memory_mib": weighed(job.original_path, Runtime()),
+    }
+    return pretend(job).model_copy(update=peaks)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> CompressJob:
+    path = models.mlp(tmp_path / "model.onnx", hidden=256)
+    np.savez(tmp_path / "inputs.npz", **models.sample_inputs(path, 400))
+    out = tmp_path / "out"
+    out.mkdir()
+    return CompressJob(
+        model_name="small", model_path=str(path), calibration_path=str(tmp_path / "inputs.npz"),
+        device_class=parent.HASWELL, out_dir=str(out), minutes=10,
+    )  # fmt: skip
+
+
+def asked(job: CompressJob, share: float, **fields: float) -> Budget:
+    """A budget of memory for the runtime and a share of what the original adds to it."""
+    original = weighed(job.model_path, Runtime()) - RUNTIME_MIB
+    peak = RUNTIME_MIB + share * original
+    return Budget(peak_memory_mib=peak / (1 - 0.03), **({"min_agreement": 0.8} | fields))
+
+
+def run(job: CompressJob, budget: Budget) -> tuple[Ladder, list[Words]]:
+    work = job.model_copy(update={"budget": budget})
+    said = parent.follow(work, trial=trial, memory=scales)
+    assert isinstance(said[-1], Done), said[-1]
+    return said[-1].ladder, said
+
+
+@pytest.mark.prove
+def test_where_memory_is_not_bounded_nothing_is_weighed(job: CompressJob) -> None:
+    found, said = run(job, Budget(size_ratio=0.5, min_agreement=0.8))
+    assert not any(isinstance(word, MemoryRequest) for word in said)
+    assert all(rung.runtime == Runtime() for rung in found.rungs)
+
+
+def test_integers_that_are_too_large_as_they_are_fit_in_another_form(job: CompressJob) -> None:
+    found, _ = run(job, asked(job, 0.3))
+    best = found.rungs[0]
+    assert best.meets_budget
+    assert best.recipe.passes[-1].name == "prepared"
+    assert best.runtime.optimization == "disabled"
+
+
+def test_what_no_form_reaches_is_cut(job: CompressJob) -> None:
+    budget = asked(job, 0.2)
+    found, _ = run(job, budget)
+    best = found.rungs[0]
+    assert best.meets_budget
+    assert best.recipe.passes[0].name == "structured_pruning"
+    assert best.measurement.peak_memory_mib <= (budget.peak_memory_mib or 0)
+
+
+@pytest.mark.prove
+def test_a_job_that_is_called_again_weighs_nothing_and_finds_the_same(job: CompressJob) -> None:
+    first, _ = run(job, asked(job, 0.3))
+    again, said = run(job, asked(job, 0.3))
+    assert not any(isinstance(word, MemoryRequest) for word in said)
+    assert [rung.sha256 for rung in again.rungs] == [rung.sha256 for rung in first.rungs]
+
+
+@pytest.mark.prove
+def test_a_bound_below_the_runtime_itself_is_missed_by_the_nearest(job: CompressJob) -> None:
+    found, _ = run(job, Budget(peak_memory_mib=RUNTIME_MIB / 2, min_agreement=0.8))
+    assert not any(rung.meets_budget for rung in found.rungs)
+    nearest = found.rungs[0]
+    assert any(miss.startswith("peak memory") for miss in nearest.misses)
+    least = min(rung.measurement.peak_memory_mib for rung in found.rungs)
+    assert nearest.measurement.peak_memory_mib == least
+
+
+@pytest.mark.prove
+def test_scales_that_die_cost_no_ladder(job: CompressJob) -> None:
+    work = job.model_copy(update={"budget": asked(job, 0.5)})
+    said = parent.follow(
+        work, trial=trial, memory=lambda _: parent.Failed(kind="cannot-run", message="killed")
+    )
+    assert isinstance(said[-1], Done), said[-1]
+    assert any(rung.meets_budget for rung in said[-1].ladder.rungs)  # by the trial's own scales
