@@ -25,6 +25,7 @@ from compression.choosing.schedule import Plan
 from compression.errors import NEEDS_TORCH
 from compression.job import Budget, Recipe, Recovered, Rejected, Runtime
 
+NEEDS_INPUTS = "cannot recover: no inputs came with the model, and made-up ones teach nothing"
 RECOVERED = Recipe(label="recovered")
 """Stands for all trainings where none can be done."""
 SAY_EVERY_S = 2.0
@@ -97,6 +98,8 @@ class Recovering:
         """Why nothing can be trained here, if so."""
         if not installed():
             return NEEDS_TORCH
+        if not self._ground.material.verified:
+            return NEEDS_INPUTS
         mib = self._ground.original.stat().st_size / 2**20
         return room.lacking(mib, work_memory_mib=self._ground.material.work_memory_mib)
 

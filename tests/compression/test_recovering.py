@@ -214,6 +214,16 @@ def test_where_it_cannot_train_the_search_goes_on_and_says_why(
     assert any(one.reason.startswith(reason) for one in found.rejected)
 
 
+def test_made_up_inputs_teach_nothing(job: CompressJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    trains(monkeypatch, perfect)
+    plain = PassSpec(name="structured_pruning", parameters={"keep": 0.3, "order": "magnitude",
+                                                            "refit": False})  # fmt: skip
+    recipe = Recipe(label="cut", passes=(plain, PassSpec(name="stored")))
+    found = climbed(job.model_copy(update={"calibration_path": None, "recipes": (recipe,)}))
+    assert not found.recovered
+    assert any("made-up ones teach nothing" in one.reason for one in found.rejected)
+
+
 def test_a_second_run_trains_nothing_anew(
     job: CompressJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
