@@ -23,6 +23,7 @@ from compression.passes import (
     prepared,
     quantization,
     reconstruction,
+    recovery,
     recurrent,
     rescaling,
     stored,
@@ -181,6 +182,22 @@ def _prune(model: onnx.ModelProto, parameters: dict[str, Any], context: Context)
     return structured_pruning.apply(model, settings, evidence=evidence)
 
 
+def _recover(
+    model: onnx.ModelProto, parameters: dict[str, Any], context: Context
+) -> onnx.ModelProto:
+    if model is context.original:
+        raise BadModel("cannot recover what nothing was taken from: cut or quantize first")
+    return recovery.apply(
+        model,
+        recovery.Settings.model_validate(parameters),
+        original=context.original,
+        evidence=context.seen(),
+        reference=None if model is context.reference else context.reference,
+        folder=context.workplace.folder if context.workplace else None,
+        report=context.workplace.report if context.workplace else None,
+    )
+
+
 def _bury(model: onnx.ModelProto, parameters: dict[str, Any], context: Context) -> onnx.ModelProto:
     _want_float(model, context, "cut channels")
     settings = dead_channels.Settings.model_validate(parameters)
@@ -209,6 +226,7 @@ PASSES: dict[str, Pass] = {
     "structured_pruning": _prune,
     "unstructured_pruning": _zero,
     "dead_channels": _bury,
+    kept.NAME: _recover,
     prepared.NAME: _prepare,
     packed.NAME: _pack,
 }
@@ -257,7 +275,7 @@ def run(
             changed = PASSES[spec.name](model, spec.parameters, context)
         except ValidationError as error:
             raise BadModel(f"cannot run pass {spec.name!r}: {explain(error)}") from error
-        if spec.name in FLOAT and context.reference is model:
+        if spec.name in FLOAT | {kept.NAME} and context.reference is model:
             context = replace(context, reference=changed)
         model = changed
         if workplace is not None and spec.name == kept.NAME:

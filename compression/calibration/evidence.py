@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from compression.calibration import channels, moments
 from compression.calibration.channels import Layout
+from compression.job import OutputSpec
 from compression.statistics import Arrays
 
 _MODELS_KEPT = 4
@@ -27,7 +28,8 @@ class Evidence:
 
     `feeds` is called once for each pass over the samples and gives the same ones every time.
     `sources` says of each where it comes from; without it each is a source of its own. `wide` is
-    about the same samples and more of their kind, for what many samples help.
+    about the same samples and more of their kind, for what many samples help. `outputs` say what
+    the original's outputs mean.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Evidence:
         seed: int = 0,
         sources: Callable[[], Sequence[int]] | None = None,
         wide: "Evidence | None" = None,
+        outputs: Sequence[OutputSpec] = (),
     ) -> None:
         self.feeds = feeds
         self.threads = threads
@@ -46,6 +49,7 @@ class Evidence:
         self.seed = seed
         self.sources = sources
         self.wide = wide or self
+        self.outputs = tuple(outputs)
         self._known: OrderedDict[str, dict[Any, NDArray[np.float64]]] = OrderedDict()
         self._results: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 

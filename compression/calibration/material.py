@@ -67,11 +67,13 @@ class Material:
             threads=self.threads,
             work_memory_mib=self.work_memory_mib,
             sources=lambda: self._sources(self.calibration),
+            outputs=self.outputs,
             wide=Evidence(
                 lambda: self._samples(self.fitting),
                 threads=self.threads,
                 work_memory_mib=self.work_memory_mib,
                 sources=lambda: self._sources(self.fitting),
+                outputs=self.outputs,
             ),
         )
 

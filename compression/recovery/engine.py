@@ -1,0 +1,205 @@
+"""Recovers a model: checks it in torch, trains it by the original, and judges what came of it."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from compression import runtime
+from compression.calibration.evidence import Evidence
+from compression.errors import BadModel
+from compression.job import OutputSpec
+from compression.recovery import aims, checkpoints, ground
+from compression.recovery.augmenting import Augmenter
+from compression.recovery.ground import Ground
+from compression.recovery.interpreter import tensors
+from compression.recovery.judging import Judge
+from compression.recovery.student import Student
+from compression.recovery.teacher import Teacher, takes_batches
+from compression.recovery.training import Plan, Training
+from compression.statistics import Arrays
+
+TOLERANCE = 1e-3
+"""The largest relative difference between torch and onnxruntime, of float models."""
+ROUNDED_TOLERANCE = 0.05
+"""The same for the root mean square, where a step of a rounded value may fall either way."""
+STOCK = 0.25
+"""The share of the work memory that samples take."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller may choose; see `passes/recovery.py`."""
+
+    seconds: float
+    steps: int | None = None
+    learning_rate: float | None = None
+    batch: int = 16
+    samples: int = 2048
+    augmentation: float = 1.0
+    features: int = aims.FEATURES
+    seed: int = 0
+    threads: int = 1
+    folder: Path | None = None
+
+
+def recover(
+    model: onnx.ModelProto,
+    asked: Asked,
+    *,
+    original: onnx.ModelProto,
+    evidence: Evidence,
+    outputs: Sequence[OutputSpec],
+    reference: onnx.ModelProto | None,
+    report: Callable[[str, float], None],
+) -> onnx.ModelProto:
+    """Return `model` with other values in its initializers, better beyond chance than before.
+
+    `reference` is the float model that a model of 8-bit weights was rounded from.
+
+    Raises:
+        BadModel: it computes something else in torch, nothing in it learns, the inputs are too
+            few, or it did not become better in agreement and loss on inputs that judge.
+    """
+    torch.set_num_threads(asked.threads)
+    torch.manual_seed(asked.seed)
+    divided = ground.divide(evidence, most=asked.samples)
+    student = _student(model, asked, original, outputs, reference)
+    first, second = _two(divided)
+    largest = check(student, model, first)
+    teacher = Teacher(original, student.taught(), threads=asked.threads)
+    student.begin(first, teacher.answer(first))
+    teacher = Teacher(original, student.taught(), threads=asked.threads)
+    batches = second is not None and takes_batches(teacher, first, second)
+    runs_of = _runs_of(student, first, teacher, asked, evidence) if batches else 1
+    report(
+        f"{len(student.parameters.leaves)} tensors learn on {divided.count('train')} inputs, "
+        f"{runs_of} at once; torch and onnxruntime differ by {largest:.1e}",
+        0.0,
+    )
+    judge = Judge(original, outputs, threads=asked.threads)
+    kinds = {spec.kind for spec in outputs}
+    mixes = batches and bool(kinds) and kinds <= {"logits"}
+    training = Training(
+        student, teacher, judge, divided,
+        Plan(
+            seconds=asked.seconds, steps=asked.steps, rate=asked.learning_rate, batch=asked.batch,
+            runs_of=runs_of, seed=asked.seed, stock_bytes=STOCK * evidence.work_memory_mib * 2**20,
+            augmenter=Augmenter(asked.augmentation, mixes=mixes),
+            checkpoint=asked.folder / checkpoints.NAME if asked.folder else None,
+            key=_key(model, original, asked), report=report,
+        ),
+    )  # fmt: skip
+    training.run()
+    made = student.written()
+    promised = check(student, made, first)
+    verdict = judge.verdict(model, made, divided.feeds("judge"))
+    report(f"torch and onnxruntime differ by {promised:.1e}; {verdict.reason}", 1.0)
+    if not verdict.better:
+        raise BadModel(
+            f"cannot recover by training at rate {training.state.rate:g}: {verdict.reason}"
+        )
+    return made
+
+
+def check(student: Student, model: onnx.ModelProto, feeds: Arrays) -> float:
+    """Return the largest relative difference between torch and onnxruntime over all outputs.
+
+    For rounded models that of the root mean square: one step up or down is no mistake.
+
+    Raises:
+        BadModel: it is above the tolerance.
+    """
+    plain = runtime.options(optimization="disabled")
+    wanted = runtime.run(runtime.session(model, plain), feeds)
+    with torch.no_grad():
+        found = student.net.run(tensors(feeds), student.parameters.values())
+    rounded = any(node.operator == "QuantizeLinear" for node in student.net.nodes)
+    largest = 0.0
+    for name, a in wanted.items():
+        b = found[name].numpy()
+        if a.dtype.kind != "f" or a.shape != b.shape or not a.size:
+            continue
+        largest = max(largest, _root(a, b) if rounded else _largest(a, b))
+    if not largest <= (ROUNDED_TOLERANCE if rounded else TOLERANCE):
+        raise BadModel(
+            f"cannot recover: torch answers otherwise than onnxruntime, by {largest:.1e}"
+        )
+    return largest
+
+
+def _largest(a: Any, b: Any) -> float:
+    return float(np.abs(a - b).max() / max(1e-9, float(np.abs(a).max())))
+
+
+def _root(a: Any, b: Any) -> float:
+    return float(np.sqrt(np.square(a - b).mean() / max(1e-18, float(np.square(a).mean()))))
+
+
+def _student(
+    model: onnx.ModelProto,
+    asked: Asked,
+    original: onnx.ModelProto,
+    outputs: Sequence[OutputSpec],
+    reference: onnx.ModelProto | None,
+) -> Student:
+    masters = {}
+    if reference is not None:
+        masters = {one.name: numpy_helper.to_array(one) for one in reference.graph.initializer}
+    made = Student(
+        model,
+        aims=aims.of_outputs(original, model, outputs),
+        features=aims.of_features(original, model, most=asked.features),
+        masters=masters,
+    )
+    if not made.parameters.leaves:
+        unknown = ", ".join(made.net.unknown())
+        why = f"; only onnxruntime runs {unknown}" if unknown else ""
+        raise BadModel(f"cannot recover: it has no weights that learn{why}")
+    return made
+
+
+def _two(divided: Ground) -> tuple[Arrays, Arrays | None]:
+    """The first sample, and another one of its shapes if there is any."""
+    first: Arrays | None = None
+    for sample in divided.training():
+        if first is None:
+            first = sample
+        elif all(sample[name].shape == array.shape for name, array in first.items()):
+            return first, sample
+    assert first is not None  # no part is empty, see ground.py
+    return first, None
+
+
+def _runs_of(
+    student: Student, first: Arrays, teacher: Teacher, asked: Asked, evidence: Evidence
+) -> int:
+    """How many samples one run may hold, by what torch keeps of one for its gradients."""
+    kept = 0
+
+    def count(tensor: Any) -> Any:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        student.run(first, features=True)
+    del teacher
+    bound = (1 - STOCK) * evidence.work_memory_mib * 2**20
+    return int(max(1, min(asked.batch, bound // max(1, kept))))
+
+
+def _key(model: onnx.ModelProto, original: onnx.ModelProto, asked: Asked) -> str:
+    """What a checkpoint belongs to."""
+    digest = hashlib.sha256()
+    for one in (model, original):
+        digest.update(one.SerializeToString(deterministic=True))
+    chosen = (asked.learning_rate, asked.batch, asked.augmentation, asked.features, asked.seed)
+    digest.update(repr(chosen).encode())
+    return digest.hexdigest()

@@ -1,0 +1,229 @@
+"""The training itself: a rate is found, then steps are taken until the time is over.
+
+Each step's gradient is of `batch` samples, added up over as many runs as the memory wants. The
+rate falls along half a cosine (Loshchilov & Hutter 2017, "SGDR"), features count less and less. Now
+and then the model is looked at on inputs that tune: the best one that was seen is what remains.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compression import working
+from compression.recovery import checkpoints
+from compression.recovery.augmenting import Augmenter
+from compression.recovery.checkpoints import State
+from compression.recovery.ground import Ground
+from compression.recovery.judging import Figures, Judge
+from compression.recovery.optimizer import Adam
+from compression.recovery.streams import Stream, joined
+from compression.recovery.student import Student, Weights
+from compression.recovery.teacher import Teacher
+
+RATES = (1e-3, 3e-3, 1e-2)
+"""Tried in short runs from the beginning."""
+USUAL = 3e-3
+TRYING = 0.05
+"""The share of the time that each of them gets."""
+FEATURES_UNTIL = 0.5
+"""Progress at which features count no more."""
+WARM_STEPS = 10
+LOOKS = 12
+"""How often the model is looked at, at most."""
+PATIENCE = 5
+"""Looks without a better model, behind the middle: then it ends."""
+LOOKING = 0.15
+"""The most of the time that looks may take."""
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is asked."""
+
+    seconds: float
+    steps: int | None
+    """The most; None: as many as there is time for."""
+    rate: float | None
+    batch: int
+    runs_of: int
+    """How many samples one run holds."""
+    seed: int
+    stock_bytes: float
+    augmenter: Augmenter
+    checkpoint: Path | None
+    key: str
+    report: Report
+
+
+@dataclass
+class Training:
+    """One student, its teacher and its inputs."""
+
+    student: Student
+    teacher: Teacher
+    judge: Judge
+    ground: Ground
+    plan: Plan
+    beginning: Figures | None = None
+    state: State = field(default_factory=State)
+
+    def run(self) -> None:
+        """Train until the time is over; the student then holds the best weights that were seen.
+
+        Raises:
+            BadModel: the original or the student does not run on a sample.
+        """
+        self._open()
+        self.beginning = self.judge.figures(self.student.model, self.ground.feeds("tune"))
+        if not self.state.rate:
+            self.state.rate = self.plan.rate or self._found()
+        self._train()
+        if "best" in self.state.tensors:
+            self._put(self.state.tensors["best"])
+
+    # --- where it stands -------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Begin, or go on where a checkpoint says."""
+        self._rng = np.random.default_rng(self.plan.seed)
+        self._stream = self._new_stream(0)
+        self._adam = self._new_adam()
+        if self.plan.checkpoint is None:
+            return
+        known = checkpoints.load(self.plan.checkpoint, key=self.plan.key)
+        if known is None:
+            return
+        self.state = known
+        self._put(known.tensors["now"])
+        for name in self._adam.first:
+            self._adam.first[name] = known.tensors["first"][name].clone()
+            self._adam.second[name] = known.tensors["second"][name].clone()
+        self._adam.steps = known.steps
+        # Other samples come now than at the beginning.
+        self._rng = np.random.default_rng([self.plan.seed, known.steps])
+        self._stream = self._new_stream(known.steps)
+
+    def _new_stream(self, at: int) -> Stream:
+        return Stream(
+            self.ground.training, bound_bytes=self.plan.stock_bytes, seed=self.plan.seed + at
+        )
+
+    def _new_adam(self) -> Adam:
+        return Adam(self.student.leaves(), self.student.parameters.leaves)
+
+    def _copy(self) -> dict[str, Any]:
+        return {name: one.detach().clone() for name, one in self.student.leaves().items()}
+
+    def _put(self, tensors: dict[str, Any]) -> None:
+        for name, leaf in self.student.leaves().items():
+            leaf.data.copy_(tensors[name])
+
+    def _save(self) -> None:
+        if self.plan.checkpoint is None:
+            return
+        self.state.steps = self._adam.steps
+        self.state.tensors |= {
+            "now": self.student.leaves(), "first": self._adam.first, "second": self._adam.second,
+        }  # fmt: skip
+        checkpoints.save(self.plan.checkpoint, self.state, key=self.plan.key)
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _step(self, rate: float, weights: Weights) -> float:
+        """One step on `batch` samples; the mean loss, NaN where nothing was learned."""
+        left, total = self.plan.batch, 0.0
+        while left > 0:
+            samples = self._stream.take(min(left, self.plan.runs_of))
+            feeds = self.plan.augmenter.change(joined(samples), self._rng)
+            share = len(samples) / self.plan.batch
+            loss = share * self.student.loss(feeds, self.teacher.answer(feeds), weights)
+            loss.backward()
+            total += float(loss.detach())
+            left -= len(samples)
+        if not (np.isfinite(total) and self._adam.sound()):
+            self._adam.clear()
+            return float("nan")
+        self._adam.step(rate)
+        self.student.parameters.settle()
+        return total
+
+    def _look(self) -> Figures:
+        return self.judge.figures(self.student.written(), self.ground.feeds("tune"))
+
+    def _found(self) -> float:
+        """The rate that comes farthest in a short run; the model is put back behind each."""
+        begin, started_s = self._copy(), working.now_s()
+        self._step(0.0, Weights(1.0, 1.0))
+        lasts_s = WARM_STEPS * (working.now_s() - started_s)
+        scores: dict[float, float] = {}
+        each_s = TRYING * self.plan.seconds
+        if lasts_s > 2 * each_s:
+            return USUAL  # there is no time for anything but the training itself
+        for rate in RATES:
+            self._adam, self._stream = self._new_adam(), self._new_stream(0)
+            started_s = working.now_s()
+            while working.now_s() - started_s < each_s or self._adam.steps < WARM_STEPS:
+                warm = min(1.0, (self._adam.steps + 1) / WARM_STEPS)
+                self._step(rate * warm, Weights(1.0, 1.0))
+            scores[rate] = self._scored(self._look())
+            self.state.spent_s += working.now_s() - started_s
+            self._put(begin)
+            self.plan.report(f"rate {rate:g}: {scores[rate]:.3f} of the error", self._done())
+        self._adam = self._new_adam()
+        best = min(scores, key=lambda rate: scores[rate])
+        # If all only make it worse, a smaller one may not.
+        return best if scores[best] < 1.0 else RATES[0] / 3
+
+    def _scored(self, figures: Figures) -> float:
+        assert self.beginning is not None
+        return figures.score(self.beginning)
+
+    def _done(self) -> float:
+        taken = self._adam.steps / self.plan.steps if self.plan.steps else 0.0
+        return min(1.0, max(taken, self.state.spent_s / self.plan.seconds))
+
+    def _train(self) -> None:
+        looked_s, since = 0.0, 0
+        next_look = self._done() + (1 - self._done()) / LOOKS
+        last_s, losses = working.now_s(), list[float]()
+        while self._done() < 1.0:
+            done = self._done()
+            warm = min(1.0, (self._adam.steps + 1) / WARM_STEPS)
+            features = max(0.0, 1.0 - done / FEATURES_UNTIL)
+            rate = self.state.rate * warm * 0.5 * (1 + cos(pi * done))
+            losses.append(self._step(rate, Weights(1.0, features)))
+            now_s = working.now_s()
+            self.state.spent_s, last_s = self.state.spent_s + now_s - last_s, now_s
+            if self._done() < next_look:
+                continue
+            better = self._compare(float(np.nanmean(losses)) if losses else float("nan"))
+            losses.clear()
+            since = 0 if better else since + 1
+            # Looking costs time too: how often it is done follows from how long it takes.
+            looked_s, last_s = working.now_s() - now_s, working.now_s()
+            pause = max(1 / LOOKS, looked_s / (LOOKING * self.plan.seconds))
+            next_look = min(1.0, self._done() + pause) if self._done() < 1 - pause / 4 else 1.0
+            self._save()
+            if since >= PATIENCE and self._done() > 0.5:
+                return
+
+    def _compare(self, loss: float) -> bool:
+        """Look at the model; keep it if it is the best so far."""
+        figures = self._look()
+        score = self._scored(figures)
+        self.state.evaluations += 1
+        better = score < self.state.best_score
+        if better:
+            self.state.best_score = score
+            self.state.tensors["best"] = self._copy()
+        self.plan.report(
+            f"step {self._adam.steps}, loss {loss:.4g}, held out: agreement "
+            f"{figures.agreement:.4f}, loss {figures.loss:.4g}",
+            self._done(),
+        )
+        return better
