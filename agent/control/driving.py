@@ -103,15 +103,23 @@ class Driver:
 
     async def _follow_on(self, record: Record, event: Event, message: str, said: str) -> None:
         """Follow the table; where the disk is full, wait: nothing is done unremembered."""
-        pauses = Pauses(self._retry_least_s)
+        pauses, last_said = Pauses(self._retry_least_s), ""
         while True:
             try:
                 self.follow(record, event, message, said)
             except Unavailable as error:
-                log.warning("%s; trying again", error)
+                last_said = self._say_why(self.known[record.model], error, last_said)
             else:
                 return
             await pauses.rest()
+
+    def _say_why(self, record: Record, error: Exception, last_said: str) -> str:
+        """Tell what is waited for: once, not at every attempt."""
+        if str(error) != last_said:
+            self._parts.emit("progress", record, f"waiting: {error}", stage="wait")
+            state = record.deployment.state if record.deployment else ""
+            log.warning("%s of %s waits: %s", state, record.model, error)
+        return str(error)
 
     async def _step(self, record: Record, state: State) -> tuple[Event, Record, str, str]:
         """Take one step, again while what it needs is not there, until its deadline."""
@@ -145,10 +153,7 @@ class Driver:
                     self.save(record)
                 return await STEPS[state](record, self._parts)
             except (Unavailable, OSError) as error:
-                if str(error) != last_said:  # said once, not at every attempt
-                    last_said = str(error)
-                    self._parts.emit("progress", record, f"waiting: {error}", stage="wait")
-                    log.warning("%s of %s waits: %s", state, record.model, error)
+                last_said = self._say_why(record, error, last_said)
             await pauses.rest()
 
     @contextlib.asynccontextmanager

@@ -1,12 +1,13 @@
 """STARTING: the original is measured, and serves where it fits."""
 
-from agent.control import admission, budgets, collecting
-from agent.control.parts import FORECAST, TRIAL_SECONDS, Outcome, Parts, deployment_of, say
+from agent.control import admission, budgets, collecting, neighbours
+from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
-from agent.control.variants import room_mib, switch_to
+from agent.control.variants import forecast_mib, room_mib, take_over
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
+from compression.errors import CannotRun
 from compression.job import Budget, Measurement, Runtime, TrialJob
 
 
@@ -14,7 +15,7 @@ async def start(record: Record, parts: Parts) -> Outcome:
     """Measure the original, and let it serve where it fits and the strategy wants it."""
     deployment = deployment_of(record)
     manifest = parts.catalog.manifest(record.model, deployment.version)
-    effective = budgets.effective(deployment.budget, manifest, parts)
+    effective = budgets.effective(deployment.budget, record, manifest, parts)
     record = record.with_deployment(effective_budget=effective)
     calibration, allowed = manifest.files.calibration is not None, deployment.allow_unverified
     without = admission.needs_inputs(calibration=calibration, allow_unverified=allowed)
@@ -22,7 +23,26 @@ async def start(record: Record, parts: Parts) -> Outcome:
         return _go_on(record, manifest, parts, without=without), record
 
     original = await _measure_original(record, manifest, effective, parts)
+    async with parts.arranging:
+        return await _start_original(record, manifest, original, effective, parts, without=without)
+
+
+async def _start_original(
+    record: Record,
+    manifest: Manifest,
+    original: Measurement | None,
+    effective: Budget,
+    parts: Parts,
+    *,
+    without: bool,
+) -> Outcome:
+    """Let the original serve where it fits. For one that stays, others may have to step down."""
+    deployment = deployment_of(record)
     reasons = _against_original(original, record, effective, manifest, parts)
+    reasons = reasons or await neighbours.make_room(
+        record, original, parts, asking=deployment.strategy == "as-is",
+        forecast_mib=forecast_mib(manifest),
+    )  # fmt: skip
     if reasons and deployment.strategy == "as-is":
         raise Refused(f"cannot admit {record.model}@{manifest.version}: {'; '.join(reasons)}")
     record = record.with_deployment(original=original)
@@ -39,7 +59,7 @@ async def start(record: Record, parts: Parts) -> Outcome:
         measurement=original,
         meets_budget=None if original is None else _meets(original, effective, parts),
     )
-    record = await switch_to(record, variant, manifest, parts)
+    record = await take_over(record, variant, manifest, parts)
     if deployment.strategy == "as-is":
         return say(record, Event.SETTLED, "the original serves, as was asked")
     event = _go_on(record, manifest, parts, without=without)
@@ -69,18 +89,22 @@ async def _measure_original(
     inputs = parts.catalog.path(record.model, manifest.version, which)
     model = str(parts.catalog.path(record.model, manifest.version, "model"))
     parts.emit("progress", record, "measuring the original", stage="measure", fraction=0.0)
-    async with parts.heavy:
-        return await parts.trial(
-            TrialJob(
-                candidate_path=model,
-                original_path=model,
-                inputs_path=str(inputs),
-                inputs=manifest.inputs,
-                outputs=manifest.outputs,
-                runtime=Runtime(threads=budget.threads or 1),
-                seconds=TRIAL_SECONDS,
-            )
+    job = TrialJob(
+        candidate_path=model, original_path=model, inputs_path=str(inputs), inputs=manifest.inputs,
+        outputs=manifest.outputs, runtime=Runtime(threads=budget.threads or 1),
+        seconds=TRIAL_SECONDS,
+    )  # fmt: skip
+    try:
+        async with parts.heavy:
+            return await parts.trial(job)
+    except CannotRun as error:
+        # A trial holds the model twice, beside what serves. It is the first to die of that.
+        if parts.available_mib() >= 2 * forecast_mib(manifest):
+            raise
+        parts.emit(
+            "progress", record, f"not measured, for want of memory: {error}", stage="forecast"
         )
+        return None
 
 
 def _against_original(
@@ -92,7 +116,7 @@ def _against_original(
 ) -> tuple[str, ...]:
     available, cores = room_mib(record, parts), parts.device_class.cores
     if original is None:
-        need = manifest.files.model.size_bytes * FORECAST / 2**20
+        need = forecast_mib(manifest)
         short = (
             f"needs about {need:.0f} MiB (forecast, not measured), {available:.0f} are available"
         )

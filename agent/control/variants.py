@@ -3,9 +3,9 @@
 from typing import Any
 
 from agent.control import ways_back
-from agent.control.parts import Parts
+from agent.control.parts import FORECAST, Parts
 from agent.control.record import Record, Variant
-from agent.errors import TrimtabError, Unavailable
+from agent.errors import Refused, TrimtabError, Unavailable
 from agent.protocol.manifest import Manifest
 from agent.protocol.private import LoadRequest
 
@@ -22,18 +22,32 @@ def load_request(model: str, variant: Variant, manifest: Manifest, parts: Parts)
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         probe_path=str(parts.absolute(variant.probe)) if variant.probe else None,
-        needs_mib=variant.measurement.peak_memory_mib if variant.measurement else None,
+        needs_mib=needs_mib(variant, manifest),
     )
+
+
+def needs_mib(variant: Variant, manifest: Manifest) -> float:
+    """Memory that loading a variant takes: as measured, or of an original as forecast."""
+    if variant.measurement is not None:
+        return variant.measurement.peak_memory_mib
+    return forecast_mib(manifest)
+
+
+def forecast_mib(manifest: Manifest) -> float:
+    """Memory of an original that nobody has measured."""
+    return manifest.files.model.size_bytes * FORECAST / 2**20
 
 
 def room_mib(record: Record, parts: Parts) -> float:
     """Memory for a variant that takes over: what is free, and what the live one would give back.
 
     Where it does not fit beside the live one the server takes that out first, and puts it back if
-    the new one fails.
+    the new one fails. The server knows best what that frees: this is to refuse what is hopeless.
     """
-    live = record.live.measurement if record.live else None
-    return parts.available_mib() + (live.peak_memory_mib if live else 0.0)
+    if record.live is None:
+        return parts.available_mib()
+    manifest = parts.catalog.manifest(record.model, record.live.version)
+    return parts.available_mib() + needs_mib(record.live, manifest)
 
 
 async def switch_to(record: Record, variant: Variant, manifest: Manifest, parts: Parts) -> Record:
@@ -46,6 +60,21 @@ async def switch_to(record: Record, variant: Variant, manifest: Manifest, parts:
     figures |= {"label": variant.label, "sha256": variant.sha256}
     parts.emit("swapped", record, serves(variant), **figures)
     return record
+
+
+async def take_over(record: Record, variant: Variant, manifest: Manifest, parts: Parts) -> Record:
+    """As `switch_to`, for a variant that nobody needs as much as what serves.
+
+    Raises:
+        Refused: what serves had to give way and could not be put back: it is what comes next.
+    """
+    served = parts.served(record.model)
+    try:
+        return await switch_to(record, variant, manifest, parts)
+    except Unavailable as error:
+        if served is not None and parts.served(record.model) is None:
+            raise Refused(f"{error}; and what served could not be put back at once") from error
+        raise
 
 
 async def fall_back(record: Record, parts: Parts) -> Record:

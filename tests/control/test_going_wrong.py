@@ -89,6 +89,9 @@ async def test_a_full_disk_is_waited_for(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(records, "save", save_when_there_is_room)
     assert ended(await deploy(world.deployer(records))) == (State.LIVE, "'int8' serves")
     assert full == [0]
+    assert [m for k, _, m in world.events if "waiting" in m] == [
+        "waiting: cannot keep the record of m: no space left"
+    ]
 
 
 async def test_a_state_that_waits_too_long_fails(
@@ -118,6 +121,26 @@ async def test_a_variant_that_the_server_gave_up_is_replaced_by_what_served_befo
     )
     await deployer.lost("m", "killed by SIGSEGV; expelled")
     assert "no variant is left" in world.events[-1][2]
+
+
+async def test_what_had_to_give_way_in_vain_serves_again_before_anything_else(
+    world: World,
+) -> None:
+    deployer = world.deployer()
+    await deploy(deployer)
+
+    def neither_loads() -> None:
+        world.before["load"] = _fail_once(Unavailable("cannot load m: it needs about 20 MiB"))
+        del world.loaded["m"]  # the one was taken out for the other, and memory went meanwhile
+        raise Unavailable("cannot load m: it needs about 900 MiB")
+
+    world.before["load"] = neither_loads
+    record = await deploy(deployer, 2, "command-2")
+    assert ended(record)[0] is State.REFUSED
+    assert "what served could not be put back at once" in ended(record)[1]
+    assert world.live_label() == "int8"
+    assert record.live
+    assert record.live.version == 1
 
 
 async def test_a_command_that_comes_while_a_fallback_loads_is_not_forgotten(world: World) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from agent.control.states import State
 from agent.errors import Refused
+from compression.errors import CannotRun
 from compression.job import Budget
 from tests.control.orders import deploy, ended
 from tests.simulators.world import World, manifest, measured
@@ -135,6 +136,25 @@ async def test_a_version_for_newer_agents_is_refused(world: World) -> None:
     state, message = ended(await deploy(world.deployer()))
     assert state is State.REFUSED
     assert "it needs agent 99.1, this one is" in message
+
+
+async def test_an_original_that_memory_cannot_hold_twice_is_judged_by_its_forecast(
+    world: World,
+) -> None:
+    def memory_ends() -> None:
+        world.available_mib = 1e-6
+        raise CannotRun("cannot run model.onnx here: its process was killed by SIGKILL")
+
+    deployer = world.deployer()
+    await deploy(deployer)
+    world.before["trial"] = memory_ends
+    record = await deploy(deployer, 2, "command-2", strategy="as-is", budget=Budget())
+    assert ended(record) == (State.LIVE, "the original serves, as was asked")
+    assert record.live
+    assert record.live.measurement is None
+    told = [message for kind, _, message in world.events if kind == "progress"]
+    assert any(message.startswith("not measured, for want of memory") for message in told)
+    assert world.loaded["m"].needs_mib == pytest.approx(9 * 3 / 2**20), "three times its file"
 
 
 async def test_what_fits_only_in_the_place_of_what_serves_is_admitted(world: World) -> None:

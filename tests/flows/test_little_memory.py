@@ -1,0 +1,159 @@
+"""A device whose memory holds one model but not two: it replaces, with a gap, and restores."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+
+from tests.flows.conftest import Site
+from tests.simulators import models
+from tests.simulators.agent import running_agent
+from tests.simulators.broker import RunningBroker
+from tests.simulators.fleet import make_keys, operator
+
+HIDDEN = 1_600_000
+"""Units of a model of two layers: 80 MB of weights."""
+
+
+@dataclass
+class Group:
+    """A control group with a memory limit, of whichever version is here."""
+
+    folder: Path
+    file: str
+
+    def limit(self, mib: float) -> None:
+        """Its processes may not take more."""
+        (self.folder / self.file).write_text(str(int(mib * 2**20)))
+
+    def take(self, pid: int) -> None:
+        """Have a process and all that it starts later in it."""
+        (self.folder / "cgroup.procs").write_text(str(pid))
+
+    def used_mib(self) -> float:
+        usage = "memory.current" if self.file == "memory.max" else "memory.usage_in_bytes"
+        return int((self.folder / usage).read_text()) / 2**20
+
+    def processes(self) -> list[psutil.Process]:
+        found = []
+        for pid in (self.folder / "cgroup.procs").read_text().split():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(int(pid)))
+        return found
+
+    def remove(self) -> None:
+        """End what is left in it, and take it away."""
+        while left := self.processes():
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=10)
+        self.folder.rmdir()
+
+
+def make_group() -> Group | None:
+    for root, file in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
+        made = Group(Path("/sys/fs/cgroup") / root / f"trimtab-test-{os.getpid()}", file)
+        with contextlib.suppress(OSError):
+            made.folder.mkdir()
+            made.limit(4096)
+            return made
+    return None
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    made = make_group()
+    if made is None:
+        pytest.skip("needs the right to make a memory control group")
+    yield made
+    made.remove()
+
+
+@asynccontextmanager
+async def a_site(broker: RunningBroker, folder: Path) -> AsyncIterator[Site]:
+    private, keys = make_keys(folder / "keys")
+    with running_agent(folder / "device", broker_port=broker.port, keys=keys) as agent:
+        async with operator(broker.port, private, keys) as fleet:
+            await fleet.until(lambda: fleet.status.get("pole-7"), what="status of the device")
+            yield Site(broker, agent, fleet, folder)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(300)
+async def test_where_two_do_not_fit_one_takes_the_others_place_and_comes_back_where_it_fails(
+    broker: RunningBroker, tmp_path: Path, group: Group
+) -> None:
+    async with a_site(broker, tmp_path) as site:
+        fleet, agent = site.fleet, site.agent
+        assert agent.process
+        for pid in (agent.process.pid, *(p.pid for p in agent.children("agent.serving.server"))):
+            group.take(pid)
+        for version in (1, 2):
+            path = models.mlp(tmp_path / f"{version}.onnx", hidden=HIDDEN, seed=version)
+            np.savez(tmp_path / f"{version}.npz", **models.sample_inputs(path, 40, version))
+            second = await fleet.publish(
+                path, version=version, calibration=tmp_path / f"{version}.npz"
+            )
+        end = await fleet.end_of(await fleet.deploy(strategy="as-is"))
+        assert end.state == "live", end.message
+        swapped = next(e for e in fleet.events if e.kind == "swapped")
+        assert swapped.figures["gap_ms"] == 0
+        peak_mib = swapped.figures["measurement"]["peak_memory_mib"]
+        # Room for three quarters of another one.
+        group.limit(group.used_mib() + 0.75 * peak_mib)
+        print(f"\nmodel of {peak_mib:.0f} MiB; limit {group.used_mib() + 0.75 * peak_mib:.0f} MiB")
+
+        x = models.sample_inputs(tmp_path / "1.onnx", 1)
+        asking, answered, failed, took_s = True, list[str](), list[str](), list[float]()
+
+        async def keep_asking() -> None:
+            while asking:
+                began_s = time.monotonic()
+                try:
+                    answer = await asyncio.to_thread(agent.infer, "m", x)
+                    answered.append(answer["model_version"])
+                    took_s.append(time.monotonic() - began_s)
+                except Exception as error:
+                    failed.append(repr(error))
+
+        client = asyncio.create_task(keep_asking())
+        fleet.events.clear()
+        end = await fleet.end_of(await fleet.deploy(version=2, strategy="as-is"))
+        assert end.state == "live", end.message
+        swapped = next(e for e in fleet.events if e.kind == "swapped")
+        print(f"replaced with a gap of {swapped.figures['gap_ms']:.0f} ms: {end.message}")
+        assert swapped.figures["gap_ms"] > 0
+
+        # What fails when it is loaded has been made room for by then.
+        broken = onnx.load(tmp_path / "1.onnx")
+        broken.graph.node[1].op_type, broken.graph.node[1].domain = "NoSuchOperator", "nobody"
+        broken.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
+        onnx.save(broken, tmp_path / "3.onnx")
+        await fleet.publish(tmp_path / "3.onnx", version=3)
+        fleet.events.clear()
+        count = len(answered)
+        end = await fleet.end_of(await fleet.deploy(version=3, strategy="as-is"))
+        assert end.state == "refused", end.message
+        assert "NoSuchOperator" in end.message
+        await fleet.until(lambda: len(answered) > count or None, what="an answer afterwards")
+        asking = False
+        await client
+        print(f"{end.message[:120]}; version {answered[-1]} serves again")
+        print(
+            f"{len(answered)} answers, {len(failed)} failures, the longest took {max(took_s):.2f} s"
+        )
+        assert not failed, failed[:3]
+        assert sorted(set(answered)) == ["1", "2"]
+        assert answered[-1] == "2"
+        live = fleet.status["pole-7"].models[0]
+        assert (live.version, live.sha256) == (2, second.files.model.sha256)
