@@ -38,6 +38,7 @@ class _View(Collector):
         yield from _of_models(self._view.totals)
         yield from _of_energy(self._view)
         yield from _of_deployments(self._view)
+        yield from _of_idle_work(self._view)
         yield from _of_process(self._view)
 
 
@@ -97,6 +98,17 @@ def _of_deployments(view: StatusView) -> Iterator[Metric]:
             meets.add_metric((model.name, str(model.version)), int(model.meets_budget))
     yield state
     yield meets
+
+
+def _of_idle_work(view: StatusView) -> Iterator[Metric]:
+    spent = GaugeMetricFamily(
+        "trimtab_idle_work_seconds", "Time of work that waits for an idle device, since it began.",
+        labels=(*_MODEL, "how"),
+    )  # fmt: skip
+    for work in view.idle_work:
+        for how, seconds in (("worked", work.worked_s), ("waited", work.waited_s)):
+            spent.add_metric((work.model, str(work.version), how), seconds)
+    yield spent
 
 
 def _of_process(view: StatusView) -> Iterator[Metric]:

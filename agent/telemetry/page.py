@@ -3,7 +3,7 @@
 import time
 from html import escape
 
-from agent.protocol.events import Live
+from agent.protocol.events import IdleWork, Live
 from agent.telemetry.view import ModelTotals, StatusView
 
 # Nothing may be loaded or run, whatever a model's name holds.
@@ -105,11 +105,17 @@ def _device(view: StatusView) -> str:
             "Server's memory": server,
             "Server restarts": str(view.counts.server_restarts),
             "Dropped messages": str(view.counts.dropped_messages),
+            "While idle": "; ".join(map(_idle, view.idle_work)) or None,
             "Processor": f"{cpu.cores} x {cpu.machine} {' '.join(cpu.isa)}" if cpu else None,
             "Agent": view.status.agent_version,
             "Running since": _utc(view.started_at_s),
         }
     ) + "</section>"  # fmt: skip
+
+
+def _idle(work: IdleWork) -> str:
+    how = "at work" if work.working else f"waits: {work.because}"
+    return f"{work.model} version {work.version}, {work.worked_s / 60:.0f} min done, {how}"
 
 
 def _facts(facts: dict[str, str | None]) -> str:

@@ -48,7 +48,7 @@ class Reporter:
     ):  # fmt: skip
         self._device, self.source = device, source
         self._host, self._counts, self._wall, self._monotonic = host, counts, wall, monotonic
-        self._idle_work = idle_work
+        self.idle_work = idle_work
         self._account = Account()
         self._served: dict[Variant, _Served] = {}
         self._totals: dict[tuple[str, int], _Served] = {}
@@ -90,7 +90,7 @@ class Reporter:
                 self._model(variant)
                 for variant in sorted({*self._served, *self._account.models})
             ),
-            idle_work=self._idle_work(),
+            idle_work=self.idle_work(),
         )  # fmt: skip
         self._account = energy_account.emptied(self._account)
         self._served, self._began_at = {}, now

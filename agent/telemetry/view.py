@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.device import headroom, kernel, profile
-from agent.protocol.events import Status
+from agent.protocol.events import IdleWork, Status
 from agent.protocol.sketch import Quantiles
 
 
@@ -50,6 +50,7 @@ class StatusView:
     server_rss_mib: float | None
     energy_method: str
     relative_uncertainty: float
+    idle_work: tuple[IdleWork, ...] = ()
 
 
 class HostMeter:

@@ -85,6 +85,7 @@ class Outlook:
             server_rss_mib=self._reporter.server_rss_mib,
             energy_method=self._reporter.source.method,
             relative_uncertainty=self._reporter.source.relative_uncertainty,
+            idle_work=self._reporter.idle_work(),
         )
 
 

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import Unavailable
-from agent.protocol.events import Live, Status
+from agent.protocol.events import IdleWork, Live, Status
 from agent.protocol.sketch import Sketch
 from agent.telemetry import metrics, page, status_page
 from agent.telemetry.view import Counts, HostFigures, ModelTotals, StatusView
@@ -230,3 +230,17 @@ def test_a_busy_port_is_named() -> None:
 def test_an_address_of_another_device_is_named() -> None:
     with pytest.raises(Unavailable, match=r"cannot listen on 192.0.2.1:0"):
         status_page.bind("192.0.2.1", 0)
+
+
+def test_work_that_waits_for_an_idle_device_is_shown_with_its_reason() -> None:
+    work = IdleWork(
+        model="digits", version=3, working=False, because="it is <hot>", worked_s=90, waited_s=30,
+        pauses=2,
+    )  # fmt: skip
+    view = dataclasses.replace(_view(), idle_work=(work,))
+    assert b"digits version 3, 2 min done, waits: it is &lt;hot&gt;" in page.render(view)
+    assert b"While idle" not in page.render(_view())
+    text, _ = metrics.exposition(view)
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
+    spent = families["trimtab_idle_work_seconds"].samples
+    assert {sample.labels["how"]: sample.value for sample in spent} == {"worked": 90, "waited": 30}
