@@ -14,6 +14,7 @@ from typing import Any
 from agent.config import Settings
 from agent.control import announcer, handlers
 from agent.control.announcer import Announcer
+from agent.control.arbitration import Room
 from agent.control.deployer import Deployer
 from agent.control.dispatcher import Dispatcher
 from agent.control.heavy import Heavy
@@ -21,7 +22,7 @@ from agent.control.ledger import Ledger
 from agent.control.leisure import Leisure
 from agent.control.observation import Counters
 from agent.control.parts import Parts
-from agent.control.record import Record, Records
+from agent.control.record import Record, Records, Variant
 from agent.device import energy, headroom, idleness, profile
 from agent.device.sd_notify import Notifier
 from agent.errors import BadInput
@@ -43,6 +44,7 @@ from agent.wiring.importing import keep_importing
 from agent.wiring.inbox import Inbox
 from agent.wiring.outlook import Outlook, default_budget, keep_status, online, say_goodbye
 from agent.wiring.puller import Puller
+from agent.wiring.room import room
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +181,22 @@ class App:
             counters=self._counters,
             private_dir=self._live_inputs,
             key_file=settings.inputs_key_file,
+            room=self._room,
+            neighbours=self._records,
+            step=self._step,
+        )
+
+    async def _step(self, model: str, variant: Variant, message: str) -> None:
+        await self._deployer.step(model, variant, message)
+
+    def _room(self) -> Room:
+        status = self._supervisor.status
+        return room(
+            self._settings,
+            records=self._records,
+            available_mib=lambda: headroom.memory_available()[0] / 2**20,
+            server_rss_mib=lambda: status.rss_mib if status else None,
+            at_work=lambda: self._heavy.held,
         )
 
     def _counters(self, name: str, sha256: str) -> Counters:

@@ -110,6 +110,10 @@ class Settings(BaseSettings):
     """32 bytes; live inputs that the device collects are sealed with it at rest (AES-256-GCM)."""
     models_mib: Annotated[float, Field(gt=0)] | None = None
     """The most that all models may take on disk; versions that nothing needs give way."""
+    models_memory_mib: Annotated[float, Field(gt=0)] | None = None
+    """The most memory for all models together, a swap and the worker; else what is free."""
+    models_cpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The most that all models may take of all cores, at the request rates of their budgets."""
     joules_per_cpu_second: Annotated[float, Field(gt=0)] | None = None
     """Overrides the board table of agent/device/energy.py; measure yours with a power meter."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,7 +1,8 @@
 """Several models on one device: what each may take, and which step down for another (pure).
 
 The room is for the models together: their peaks, once more the largest of them (a new version is
-loaded beside the old one), and the worker. Who asks for room is given it by models of its own
+loaded beside the old one), and the worker. One alone needs just its own: it can be replaced in its
+place. Who asks for room is given it by models of its own
 priority or a lower one; those of the lowest step down first, among equals the one that takes most
 for its weight. What serves is never driven out, and nobody steps down for less priority than its
 own.
@@ -50,6 +51,8 @@ class Room:
     def left_mib(self, options: Sequence[Option]) -> float:
         """Memory that is left with these served, a swap of the largest, and the worker."""
         peaks = [one.peak_mib for one in options]
+        if len(peaks) == 1:
+            return self.memory_mib - peaks[0]
         return self.memory_mib - self.worker_mib - sum(peaks) - max(peaks, default=0.0)
 
     def left_cpu(self, options: Sequence[Option]) -> float:

@@ -1,14 +1,15 @@
 """What may be asked of the deployments of this device; one task per model drives its own."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
-from agent.control import collecting, reworking, waking, ways_back
+from agent.control import collecting, neighbours, reworking, waking, ways_back
 from agent.control.driving import Driver
 from agent.control.parts import Parts
-from agent.control.record import Deployment, Record, Records
-from agent.control.states import LOADING, TRANSITIONS, WORKING, Event, State
+from agent.control.record import Deployment, Record, Records, Variant
+from agent.control.states import DEADLINE_S, LOADING, TRANSITIONS, WORKING, Event, State
 from agent.errors import Refused, TrimtabError, Unavailable
 from agent.protocol.commands import Deploy, Recompress, SetBudget
 from compression.job import Budget
@@ -109,6 +110,9 @@ class Deployer:
         """Begin a deployment of these fields in the place of what is under way."""
         replaced = await self._stop_task(model)
         record = self._known(model) or Record(model=model)
+        if record.deployment:  # what no command changes stays
+            last = record.deployment
+            fields = {"priority": last.priority, "weight": last.weight} | fields
         deployment = Deployment(began_with=record.live, **fields)
         if deployment.purpose == "set-budget" and record.live and deployment.effective_budget:
             live = reworking.judged(record.live, deployment.effective_budget, self._parts)
@@ -123,6 +127,31 @@ class Deployer:
             raise
         self._begin(model)
         return message + ("; the deployment under way was stopped for it" if replaced else "")
+
+    async def step(self, model: str, variant: Variant, message: str) -> None:
+        """Have a model at rest serve another variant of the version that serves, and wait for it.
+
+        What is under way there is left alone.
+
+        Raises:
+            Unavailable: the disk is full; nothing has changed.
+        """
+        record = self._known(model)
+        if record is None or record.deployment is None or _in(record, *WORKING):
+            return
+        await self._stop_task(model)
+        following = TRANSITIONS[record.deployment.state, Event.BACK]
+        record = self._driver.known[model].with_deployment(
+            state=following, ending=State.LIVE, reload=True, target=variant, message=message,
+            spent_s=0.0,
+        )  # fmt: skip
+        try:
+            self._driver.enter(record, message)
+        finally:
+            self._begin(model)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEADLINE_S[following]):
+                await self.wait(model)
 
     async def cancel(self, model: str) -> str:
         """Stop the work on a model; what serves goes on serving, or of what is being observed
@@ -153,6 +182,7 @@ class Deployer:
         self._records.remove(model)
         del self._driver.known[model]
         self._parts.catalog.remove(model)
+        await neighbours.give_back(self._parts)
         return "removed"
 
     async def forget_inputs(self, model: str) -> str:

@@ -1,16 +1,18 @@
 """What the steps work with; `app` builds it and hands it in."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.control.arbitration import Room
 from agent.control.heavy import Heavy
 from agent.control.leisure import Leisure
 from agent.control.observation import Counters
-from agent.control.record import Deployment, Record
+from agent.control.record import Deployment, Record, Variant
 from agent.control.states import Event
 from agent.host.breaks import Breaks
 from agent.protocol.capturing import (
@@ -74,6 +76,17 @@ class Emit(Protocol):
     ) -> None: ...
 
 
+class Step(Protocol):
+    """Has a model at rest serve another of its variants; returns when it does, or cannot."""
+
+    def __call__(self, model: str, variant: Variant, message: str) -> Awaitable[None]: ...
+
+
+async def _nobody(model: str, variant: Variant, message: str) -> None:
+    """No other models are here."""
+    del model, variant, message
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the steps work with; `app` hands it in."""
@@ -109,6 +122,13 @@ class Parts:
     """Seals collected inputs at rest."""
     clock: Callable[[], float] = time.monotonic
     poll_s: float = 1.0
+    room: Callable[[], Room] = Room
+    """What the models of this device may take together."""
+    neighbours: Callable[[], tuple[Record, ...]] = tuple
+    """What is known of every model of this device."""
+    step: Step = _nobody
+    arranging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is decided who steps down for whom, and until they have."""
 
     def relative(self, path: Path) -> str:
         """A path as records keep it: a state folder can be moved."""

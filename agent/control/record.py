@@ -51,6 +51,8 @@ class Deployment(Words):
     """Whether the worker may work only while the device has nothing else to do."""
     recover_minutes: float = 0.0
     allow_unverified: bool = False
+    priority: int = 0
+    weight: float = 1.0
     collect_inputs: int = 0
     collect_minutes: float = 0.0
     collect_hours: float = 24.0

@@ -88,7 +88,7 @@ def _by_budget(
     record: Record, last: Deployment | None, order: SetBudget, manifest: Manifest, parts: Parts
 ) -> dict[str, Any]:
     """Straight to what is here where it may do, or where there are inputs to make more with."""
-    effective = budgets.effective(order.budget, manifest, parts)
+    effective = budgets.effective(order.budget, record, manifest, parts)
     allowed = last.allow_unverified if last else False
     found = on_the_shelf(record, manifest.version, effective, parts)
     here = found and admission.next_rung(found, record.distrusted, allow_unverified=allowed)
@@ -107,8 +107,9 @@ def _for_better(
     budget = last.budget if last else Budget()
     kept = last.effective_budget if last else None
     wait = order.collect_inputs and not collecting.complete(record.model, manifest.version, parts)
+    effective = kept or budgets.effective(budget, record, manifest, parts)
     return {name: getattr(order, name) for name in _COLLECTING} | {
-        "budget": budget, "effective_budget": kept or budgets.effective(budget, manifest, parts),
+        "budget": budget, "effective_budget": effective,
         "when": order.when, "recover_minutes": order.recover_minutes,
         "state": State.COLLECTING if wait else State.COMPRESSING,
     }  # fmt: skip

@@ -23,6 +23,9 @@ class Deploy(Words):
     Where no inputs came, `collect_inputs` real ones (0: none) are kept on the device, spread over
     at least `collect_minutes` and waited for at most `collect_hours`. A new variant is observed
     until `observe_requests` live answers were compared or `observe_minutes` (0: not) are over.
+
+    Where the models of a device do not fit together, those of the lowest `priority` step down to
+    smaller rungs first, among equals the one that takes most for its `weight`.
     """
 
     kind: Literal["deploy"] = "deploy"
@@ -32,6 +35,8 @@ class Deploy(Words):
     strategy: Strategy = "improve"
     minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 10.0
     allow_unverified: bool = False
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     collect_inputs: Annotated[int, Field(ge=0, le=2000)] = 200
     collect_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60)] = 10.0
     collect_hours: Annotated[float, Field(gt=0, le=7 * 24)] = 24.0

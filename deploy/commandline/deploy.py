@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-unverified", action="store_true",
         help="let a variant serve that no real inputs have judged, where none came with the model",
     )  # fmt: skip
+    parser.add_argument("--priority", type=int, default=0, metavar="N",
+                        help="0 to 9: where models do not fit together the lowest step down first "
+                        "(%(default)s)")  # fmt: skip
+    parser.add_argument("--weight", type=float, default=1.0, metavar="W",
+                        help="its part among those of its priority (%(default)s)")  # fmt: skip
     options.add_collecting(parser)
     options.add_observing(parser)
     parser.add_argument("--wait", action="store_true", help="follow it to its end")
@@ -61,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
             strategy=arguments.strategy,
             minutes=arguments.minutes,
             allow_unverified=arguments.allow_unverified,
+            priority=arguments.priority,
+            weight=arguments.weight,
             collect_inputs=arguments.collect_inputs,
             collect_hours=arguments.collect_hours,
             collect_minutes=min(10.0, arguments.collect_hours * 60),

@@ -62,9 +62,15 @@ def test_what_is_being_worked_on_stays() -> None:
 
 
 def test_the_worker_needs_its_room_too() -> None:
-    claims = [claim("new", 40, serving=None)]
-    assert not arbitration.arrange(claims, Room(memory_mib=80)).refused
-    assert arbitration.arrange(claims, Room(memory_mib=80, worker_mib=1)).refused
+    claims = [claim("a", 10), claim("new", 40, serving=None)]
+    assert not arbitration.arrange(claims, Room(memory_mib=90)).refused
+    assert arbitration.arrange(claims, Room(memory_mib=90, worker_mib=1)).refused
+
+
+def test_one_alone_can_be_replaced_in_its_place() -> None:
+    claims = [claim("new", 80, serving=None)]
+    assert not arbitration.arrange(claims, Room(memory_mib=80, worker_mib=10)).refused
+    assert arbitration.arrange(claims, Room(memory_mib=79)).refused
 
 
 def test_the_share_of_the_cpu_is_one_sum_too() -> None:
@@ -92,7 +98,7 @@ def test_when_the_room_shrinks_what_serves_goes_on_serving() -> None:
 
 
 CASES = {
-    "alone": ([], Room(memory_mib=100), 50.0),  # itself, and itself again for a swap
+    "alone": ([], Room(memory_mib=100), 50.0),  # itself, and room to be swapped beside itself
     "half by weight": ([claim("a", 20)], Room(memory_mib=100), 40.0),  # 80 are left for it
     "what others would leave": ([claim("a", 60, 10)], Room(memory_mib=100), 25.0),
     "who has more priority keeps it": (
