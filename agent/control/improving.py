@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from agent.control import admission, collecting, jobs, reworking
+from agent.control import admission, collecting, jobs, neighbours, reworking, rungs
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
-from agent.control.record import Record, Variant
+from agent.control.record import Record
 from agent.control.states import Event
 from agent.control.variants import room_mib, serves, take_over
 from agent.errors import Refused
@@ -69,8 +69,11 @@ def _choose(record: Record, manifest: Manifest, parts: Parts) -> Outcome:
         raise Refused(f"cannot better {record.model}@{manifest.version}: {no}")
     if rung is None:
         nearest = admission.nearest(offered, turned_down, allow_unverified=allowed)
-        raise Refused(f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}")
-    chosen = _variant(rung, manifest.version, folder, parts)
+        last = f"; {deployment.message}" if deployment.turned_down and deployment.message else ""
+        raise Refused(
+            f"cannot fit {record.model}@{manifest.version} into its budget: {nearest}{last}"
+        )
+    chosen = rungs.variant(rung, version=manifest.version, folder=folder, parts=parts)
     return Event.DONE, record.with_deployment(chosen=chosen, message="")
 
 
@@ -87,27 +90,6 @@ def _no_better(rung: Rung, record: Record) -> str:
     return reason and f"{rung.recipe.label!r} against {live.label!r}, which serves: {reason}"
 
 
-def _variant(rung: Rung, version: int, folder: Path, parts: Parts) -> Variant:
-    return Variant(
-        version=version,
-        label=rung.recipe.label,
-        path=parts.relative(folder / rung.file),
-        sha256=rung.sha256,
-        runtime=rung.runtime,
-        probe=_probe(rung, folder, parts),
-        measurement=rung.measurement,
-        meets_budget=rung.meets_budget,
-        verified=rung.verified,
-    )
-
-
-def _probe(rung: Rung, folder: Path, parts: Parts) -> str | None:
-    """What proves a load; none where it was deleted for the inputs that it holds."""
-    if rung.probe is None or not (folder / rung.probe).exists():
-        return None
-    return parts.relative(folder / rung.probe)
-
-
 async def try_out(record: Record, parts: Parts) -> Outcome:
     """Judge the chosen variant on inputs that neither calibrated nor chose, where they came."""
     deployment = deployment_of(record)
@@ -115,7 +97,7 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
     chosen, budget = deployment.chosen, deployment.effective_budget or deployment.budget
     assert chosen is not None
     assert chosen.measurement is not None
-    if record.live and chosen.same(record.live):
+    if record.live and chosen.same(record.live) and chosen.runtime == record.live.runtime:
         live = record.live.model_copy(update={"meets_budget": True})
         record = record.model_copy(update={"live": live})
         return say(record, Event.SETTLED, f"{chosen.label!r} meets the budget and serves already")
@@ -138,8 +120,12 @@ async def try_out(record: Record, parts: Parts) -> Outcome:
     verdict = admission.judge(
         measurement, budget, available_mib=room_mib(record, parts), cores=parts.device_class.cores
     )
-    if not verdict.admitted:
-        why = f"cannot admit {chosen.label!r}: {'; '.join(verdict.reasons)}"
+    reasons = verdict.reasons
+    if not reasons:
+        async with parts.arranging:
+            reasons = await neighbours.make_room(record, measurement, parts, asking=True)
+    if reasons:
+        why = f"cannot admit {chosen.label!r}: {'; '.join(reasons)}"
         parts.emit("tried", record, why, label=chosen.label, accepted=False,
                    measurement=measurement.model_dump(exclude_none=True))  # fmt: skip
         turned_down = (*deployment.turned_down, chosen.sha256)

@@ -1,6 +1,6 @@
 """STARTING: the original is measured, and serves where it fits."""
 
-from agent.control import admission, budgets, collecting
+from agent.control import admission, budgets, collecting, neighbours
 from agent.control.parts import TRIAL_SECONDS, Outcome, Parts, deployment_of, say
 from agent.control.record import Record, Variant
 from agent.control.states import Event
@@ -15,7 +15,7 @@ async def start(record: Record, parts: Parts) -> Outcome:
     """Measure the original, and let it serve where it fits and the strategy wants it."""
     deployment = deployment_of(record)
     manifest = parts.catalog.manifest(record.model, deployment.version)
-    effective = budgets.effective(deployment.budget, manifest, parts)
+    effective = budgets.effective(deployment.budget, record, manifest, parts)
     record = record.with_deployment(effective_budget=effective)
     calibration, allowed = manifest.files.calibration is not None, deployment.allow_unverified
     without = admission.needs_inputs(calibration=calibration, allow_unverified=allowed)
@@ -23,7 +23,26 @@ async def start(record: Record, parts: Parts) -> Outcome:
         return _go_on(record, manifest, parts, without=without), record
 
     original = await _measure_original(record, manifest, effective, parts)
+    async with parts.arranging:
+        return await _start_original(record, manifest, original, effective, parts, without=without)
+
+
+async def _start_original(
+    record: Record,
+    manifest: Manifest,
+    original: Measurement | None,
+    effective: Budget,
+    parts: Parts,
+    *,
+    without: bool,
+) -> Outcome:
+    """Let the original serve where it fits. For one that stays, others may have to step down."""
+    deployment = deployment_of(record)
     reasons = _against_original(original, record, effective, manifest, parts)
+    reasons = reasons or await neighbours.make_room(
+        record, original, parts, asking=deployment.strategy == "as-is",
+        forecast_mib=forecast_mib(manifest),
+    )  # fmt: skip
     if reasons and deployment.strategy == "as-is":
         raise Refused(f"cannot admit {record.model}@{manifest.version}: {'; '.join(reasons)}")
     record = record.with_deployment(original=original)
