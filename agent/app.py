@@ -24,6 +24,7 @@ from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records, Variant
 from agent.device import energy, headroom, idleness, profile
+from agent.device.lately import Watch
 from agent.device.sd_notify import Notifier
 from agent.errors import BadInput
 from agent.host import comparing, compressor
@@ -42,7 +43,14 @@ from agent.wiring import losses, offering
 from agent.wiring.ground import in_memory, own, trusted
 from agent.wiring.importing import keep_importing
 from agent.wiring.inbox import Inbox
-from agent.wiring.outlook import Outlook, default_budget, keep_status, online, say_goodbye
+from agent.wiring.outlook import (
+    Outlook,
+    default_budget,
+    keep_status,
+    keep_watching,
+    online,
+    say_goodbye,
+)
 from agent.wiring.puller import Puller
 from agent.wiring.room import room
 
@@ -122,6 +130,7 @@ class App:
             on_counters=self._reporter.observe,
         )
         self._live_inputs = in_memory(self._state_dir)
+        self._watching = Watch(time.monotonic)
         self._deployer = Deployer(self._parts(), Records(self._state_dir / "records"))
         self._outlook = Outlook(
             settings,
@@ -130,6 +139,7 @@ class App:
             supervisor=self._supervisor,
             reporter=self._reporter,
             spool=self._spool,
+            watch=self._watching,
             health_url=self.health_url,
         )
         dispatcher = Dispatcher(
@@ -170,7 +180,9 @@ class App:
             unload=self._unload,
             served=lambda name: self._supervisor.live().get(name),
             device_class=self._device.device_class,
-            default_budget=partial(default_budget, settings, self._device, HostMeter()),
+            default_budget=partial(
+                default_budget, settings, self._device, HostMeter(), self._watching
+            ),
             available_mib=lambda: headroom.memory_available()[0] / 2**20,
             work_memory_mib=settings.work_memory_mib,
             emit=self._announcer,
@@ -230,6 +242,7 @@ class App:
                 for trouble in await self._deployer.resume():
                     self._announcer.trouble("crashed", trouble)
             await self._supervisor.open()
+            self._keep(stack, keep_watching(self._watching), "headroom")
             self._keep(stack, self._inbox.obey(), "commands")
             importing = keep_importing(
                 self._imports,

@@ -11,6 +11,7 @@ from agent.config import Settings
 from agent.control import announcer
 from agent.control.deployer import Deployer
 from agent.device import headroom
+from agent.device.lately import LOOK_S, Watch
 from agent.device.profile import Profile
 from agent.errors import TrimtabError, Unavailable
 from agent.host.supervisor import Supervisor
@@ -40,9 +41,11 @@ class Outlook:
         supervisor: Supervisor,
         reporter: Reporter,
         spool: Spool,
+        watch: Watch,
         health_url: str,
     ) -> None:
         """Look at these parts."""
+        self._watch = watch
         self._settings, self._device = settings, device
         self._deployer, self._supervisor = deployer, supervisor
         self._reporter, self._spool = reporter, spool
@@ -66,7 +69,7 @@ class Outlook:
 
     def describe(self) -> dict[str, Any]:
         """The answer to the command of that name."""
-        budget = default_budget(self._settings, self._device, self._meter)
+        budget = default_budget(self._settings, self._device, self._meter, self._watch)
         return {
             "status": self.status().model_dump(mode="json", exclude_none=True),
             "profile": self._device.model_dump(mode="json", exclude_none=True),
@@ -89,14 +92,21 @@ class Outlook:
         )
 
 
-def default_budget(settings: Settings, device: Profile, meter: HostMeter) -> Budget:
-    """What a model may cost here when nobody said: docs/budget.md, on what is free now."""
+async def keep_watching(watch: Watch) -> None:
+    """Look at what is free, now and then."""
+    while True:
+        watch.look()
+        await asyncio.sleep(LOOK_S)
+
+
+def default_budget(settings: Settings, device: Profile, meter: HostMeter, watch: Watch) -> Budget:
+    """What a model may cost here when nobody said: docs/budget.md, on what was free lately."""
     room = headroom.read(
         state_dir=settings.state_dir,
         idle_cpu_share=1.0 - meter.read().cpu_share,
         quota_cores=device.cpu_quota_cores,
     )
-    return headroom.default_budget(room, device)
+    return headroom.default_budget(watch.drawn_in(room), device)
 
 
 async def online(link: Link) -> None:

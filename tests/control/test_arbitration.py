@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.control import arbitration
@@ -158,6 +158,7 @@ def fits(options: list[Option], room: Room) -> bool:
     return room.left_mib(options) >= 0 and room.left_cpu(options) >= -1e-9
 
 
+@settings(deadline=None)
 @given(claimed(), ROOMS)
 def test_all_that_is_told_to_serve_fits_unless_what_serves_alone_does_not(
     claims: list[Claim], room: Room
@@ -170,6 +171,7 @@ def test_all_that_is_told_to_serve_fits_unless_what_serves_alone_does_not(
     assert set(plan.chosen) | set(plan.refused) == {one.model for one in claims}
 
 
+@settings(deadline=None)
 @given(claimed(), ROOMS)
 def test_nobody_moves_up_and_what_is_fixed_not_at_all(claims: list[Claim], room: Room) -> None:
     plan = arbitration.arrange(claims, room)
@@ -180,6 +182,7 @@ def test_nobody_moves_up_and_what_is_fixed_not_at_all(claims: list[Claim], room:
             assert at == one.serving or not one.fixed
 
 
+@settings(deadline=None)
 @given(claimed(), ROOMS)
 def test_nobody_steps_down_for_less_priority_than_its_own(claims: list[Claim], room: Room) -> None:
     new = [one.priority for one in claims if one.serving is None]
@@ -191,6 +194,7 @@ def test_nobody_steps_down_for_less_priority_than_its_own(claims: list[Claim], r
         assert next(one for one in claims if one.model == model).priority <= max(new)
 
 
+@settings(deadline=None)
 @given(claimed(), ROOMS)
 def test_nobody_gave_up_what_still_fits(claims: list[Claim], room: Room) -> None:
     plan = arbitration.arrange(claims, room)
@@ -203,12 +207,14 @@ def test_nobody_gave_up_what_still_fits(claims: list[Claim], room: Room) -> None
             assert not fits([*others, better], room)
 
 
+@settings(deadline=None)
 @given(claimed(), ROOMS)
 def test_a_plan_that_was_followed_asks_for_nothing_more(claims: list[Claim], room: Room) -> None:
     after = arbitration.settled(claims, arbitration.arrange(claims, room))
     assert arbitration.arrange(after, room).moved(after) == ()
 
 
+@settings(deadline=None)
 @given(claimed(), ROOMS)
 def test_what_may_be_taken_fits_once_the_others_have_stepped_down(
     claims: list[Claim], room: Room
