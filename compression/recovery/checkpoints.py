@@ -1,7 +1,7 @@
 """What a training has so far, in one file that is old or new after a power cut, never half."""
 
 import contextlib
-import io
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,13 @@ def save(path: Path, state: State, *, key: str) -> None:
     numbers = (state.rate, state.spent_s, state.steps, state.best_score, state.evaluations)
     arrays["::numbers"] = np.array(numbers, np.float64)
     arrays["::key"] = np.array(key)
-    written = io.BytesIO()
-    np.savez(written, **arrays)
-    durable.replace(path, written.getvalue())
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("wb") as file:  # not through memory, which holds it all already
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    durable.sync_folder(path.parent)
 
 
 def load(path: Path, *, key: str) -> State | None:

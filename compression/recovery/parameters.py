@@ -39,6 +39,8 @@ PER_CHANNEL = ("Add", "Mul")
 MOST_VALUE = 1e3
 """A constant beyond this marks something."""
 _LEAST_SCALE = 1e-10
+_WITHIN = 0.4999
+"""Of a step: what rounds to it, ties apart."""
 
 
 class Kind(Enum):
@@ -69,7 +71,7 @@ class Leaf:
     def settle(self) -> None:
         """Bring it back into its bounds, after a step."""
         if self.kind is Kind.ROUNDED:
-            self.tensor.data.clamp_(self.low - 0.49, self.high + 0.49)
+            self.tensor.data.clamp_(self.low - _WITHIN, self.high + _WITHIN)
         elif self.kind is Kind.SCALE:
             self.tensor.data.clamp_(min=_LEAST_SCALE)
 
@@ -119,7 +121,7 @@ class Parameters:
         low, high = max(limits.min, middle - bound), min(limits.max, middle + bound)
         master = masters.get(name.removesuffix("_quantized"))
         if master is not None and master.shape == q.shape:
-            q = q + np.clip(master / scale + zero - q, -0.49, 0.49)
+            q = q + np.clip(master / scale + zero - q, -_WITHIN, _WITHIN)
         self._add(Kind.ROUNDED, (name,), q, float(low), float(high))
 
     def values(self) -> dict[str, Any]:
