@@ -275,6 +275,10 @@ def run(
             changed = PASSES[spec.name](model, spec.parameters, context)
         except ValidationError as error:
             raise BadModel(f"cannot run pass {spec.name!r}: {explain(error)}") from error
+        except BadModel:
+            if workplace is not None and spec.name == kept.NAME:
+                kept.drop(passes, workplace)
+            raise
         if spec.name in FLOAT | {kept.NAME} and context.reference is model:
             context = replace(context, reference=changed)
         model = changed

@@ -49,6 +49,11 @@ def place(passes: Sequence[PassSpec], workplace: Workplace) -> Workplace:
 def keep(model: onnx.ModelProto, passes: Sequence[PassSpec], workplace: Workplace) -> None:
     """Keep what the last of these passes has trained, and drop its checkpoints."""
     durable.replace(_file(passes, workplace), model.SerializeToString())
+    drop(passes, workplace)
+
+
+def drop(passes: Sequence[PassSpec], workplace: Workplace) -> None:
+    """Forget what the last of these passes had on the way."""
     shutil.rmtree(place(passes, workplace).folder, ignore_errors=True)
 
 
