@@ -30,7 +30,8 @@ TOLERANCE = 1e-3
 ROUNDED_TOLERANCE = 0.05
 """The same for the root mean square, where a step of a rounded value may fall either way."""
 STOCK = 0.25
-"""The share of the work memory that samples take."""
+"""The share of the work memory that samples take; the others are for activations."""
+MOST_SEGMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def recover(
     student.begin(first, teacher.answer(first))
     teacher = Teacher(original, student.taught(), threads=asked.threads)
     batches = second is not None and takes_batches(teacher, first, second)
-    runs_of = _runs_of(student, first, teacher, asked, evidence) if batches else 1
+    bound = (1 - STOCK) * evidence.work_memory_mib * 2**20
+    runs_of = _fit(student, first, asked, batches=batches, bound=bound)
     report(
         f"{len(student.parameters.leaves)} tensors learn on {divided.count('train')} inputs, "
         f"{runs_of} at once; torch and onnxruntime differ by {largest:.1e}",
@@ -177,22 +179,29 @@ def _two(divided: Ground) -> tuple[Arrays, Arrays | None]:
     return first, None
 
 
-def _runs_of(
-    student: Student, first: Arrays, teacher: Teacher, asked: Asked, evidence: Evidence
-) -> int:
-    """How many samples one run may hold, by what torch keeps of one for its gradients."""
-    kept = 0
+def _fit(student: Student, first: Arrays, asked: Asked, *, batches: bool, bound: float) -> int:
+    """Keep activations within `bound` bytes; return how many samples one run may hold.
+
+    Where those of one sample are too many, the graph is computed in parts.
+    """
+    kept = _kept_bytes(student, first)
+    while kept > bound and student.net.segments < MOST_SEGMENTS:
+        student.net.segments *= 2
+        kept = _kept_bytes(student, first) + kept // 2
+    return int(max(1, min(asked.batch, bound // max(1, kept)))) if batches else 1
+
+
+def _kept_bytes(student: Student, feeds: Arrays) -> int:
+    """What torch keeps of one run for its gradients."""
+    kept: dict[int, int] = {}
 
     def count(tensor: Any) -> Any:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        student.run(first, features=True)
-    del teacher
-    bound = (1 - STOCK) * evidence.work_memory_mib * 2**20
-    return int(max(1, min(asked.batch, bound // max(1, kept))))
+        student.run(feeds, features=True)
+    return sum(kept.values())
 
 
 def _key(model: onnx.ModelProto, original: onnx.ModelProto, asked: Asked) -> str:

@@ -5,7 +5,7 @@
 | FLOAT | weights, biases, per-channel constants | themselves |
 | ROUNDED | 8-bit weights behind a DequantizeLinear | their own steps, with the part rounded off |
 | BIAS | 32-bit biases behind a DequantizeLinear | steps of the grid that they came with |
-| SCALE | scales of QuantizeLinear and DequantizeLinear | themselves, always above zero |
+| SCALE | scales of QuantizeLinear and DequantizeLinear | the logarithm of how much they grew |
 
 A master of 8 bits begins where the float weight lay within its step. Zero points stay. What a node
 that only moves values has before and behind it has one scale, or the runtime would not fuse it.
@@ -38,7 +38,7 @@ PER_CHANNEL = ("Add", "Mul")
 """Their constants learn where they are one value a channel: others are grids and masks."""
 MOST_VALUE = 1e3
 """A constant beyond this marks something."""
-_LEAST_SCALE = 1e-10
+_MOST_GROWTH = 3.0
 _WITHIN = 0.4999
 """Of a step: what rounds to it, ties apart."""
 
@@ -61,11 +61,15 @@ class Leaf:
     names: tuple[str, ...]
     low: float = 0.0
     high: float = 0.0
+    base: Any = None
+    """Of scales: what they were. Those of one tensor's channels differ by orders of magnitude."""
 
     def value(self) -> Any:
         """What the graph computes with."""
         if self.kind is Kind.ROUNDED:
             return straight_through(self.tensor.clamp(self.low, self.high))
+        if self.kind is Kind.SCALE:
+            return self.base * self.tensor.exp()
         return self.tensor
 
     def settle(self) -> None:
@@ -73,7 +77,7 @@ class Leaf:
         if self.kind is Kind.ROUNDED:
             self.tensor.data.clamp_(self.low - _WITHIN, self.high + _WITHIN)
         elif self.kind is Kind.SCALE:
-            self.tensor.data.clamp_(min=_LEAST_SCALE)
+            self.tensor.data.clamp_(-_MOST_GROWTH, _MOST_GROWTH)
 
 
 class Parameters:
@@ -103,8 +107,10 @@ class Parameters:
     def _add(
         self, kind: Kind, names: tuple[str, ...], values: NDArray[Any], *bounds: float
     ) -> None:
-        tensor = torch.from_numpy(np.array(values, np.float32)).requires_grad_()
-        self.leaves[names[0]] = Leaf(kind, tensor, names, *bounds)
+        tensor = torch.from_numpy(np.array(values, np.float32))
+        base = tensor if kind is Kind.SCALE else None
+        tensor = tensor if base is None else torch.zeros_like(tensor)
+        self.leaves[names[0]] = Leaf(kind, tensor.requires_grad_(), names, *bounds, base=base)
 
     def _add_rounded(
         self,

@@ -93,3 +93,19 @@ def test_a_shape_that_does_not_fit_is_told_with_the_operator() -> None:
     net = Interpreter(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
     with pytest.raises(BadModel, match="cannot compute MatMul in torch"):
         net.run({"x": torch.ones(2, 3), "y": torch.ones(2, 3)})
+
+
+def test_gradients_are_the_same_where_what_lies_between_is_computed_again() -> None:
+    model = graph.regular(MODELS["svhn"]().onnx)
+    feeds = tensors(first(MODELS["svhn"](), model))
+    found = []
+    for segments in (1, 4):
+        net = Interpreter(model)
+        net.segments = segments
+        held = Parameters(model, net.nodes)
+        inner = model.graph.node[2].output[0]
+        made = net.run(feeds, held.values(), wanted=[inner])
+        (made["logits"].square().sum() + made[inner].square().sum()).backward()
+        found.append({name: leaf.tensor.grad.numpy() for name, leaf in held.leaves.items()})
+    for name, gradient in found[0].items():
+        np.testing.assert_allclose(found[1][name], gradient, rtol=1e-4, atol=1e-5)
