@@ -26,6 +26,10 @@ from compression.errors import NEEDS_TORCH
 from compression.job import Budget, Recipe, Recovered, Rejected, Runtime
 
 NEEDS_INPUTS = "cannot recover: no inputs came with the model, and made-up ones teach nothing"
+NOTHING_TO_GAIN = (
+    "nothing to train: of the cut and the calibrated int8 candidates that no other one beats, none "
+    "is within the bounds and near the agreement asked for, with answers left to win back"
+)
 RECOVERED = Recipe(label="recovered")
 """Stands for all trainings where none can be done."""
 SAY_EVERY_S = 2.0
@@ -76,7 +80,10 @@ class Recovering:
         if (problem := self._hindrance()) is not None:
             self.rejected.append(Rejected(recipe=RECOVERED, reason=problem))
             return kept
-        for plan in schedule.plans(kept, budget, wanted, minutes=self._minutes):
+        plans = schedule.plans(kept, budget, wanted, minutes=self._minutes)
+        if not plans:
+            self.rejected.append(Rejected(recipe=RECOVERED, reason=NOTHING_TO_GAIN))
+        for plan in plans:
             kept += self._train(plan)
         return kept
 

@@ -224,6 +224,16 @@ def test_made_up_inputs_teach_nothing(job: CompressJob, monkeypatch: pytest.Monk
     assert any("made-up ones teach nothing" in one.reason for one in found.rejected)
 
 
+def test_where_nothing_can_gain_it_says_so(
+    job: CompressJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trains(monkeypatch, perfect)
+    stored = Recipe(label="stored", passes=(PassSpec(name="stored"),))
+    found = climbed(job.model_copy(update={"recipes": (stored,)}))
+    assert not found.recovered
+    assert any(one.reason.startswith("nothing to train: ") for one in found.rejected)
+
+
 def test_a_second_run_trains_nothing_anew(
     job: CompressJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
