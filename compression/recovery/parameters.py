@@ -105,12 +105,16 @@ class Parameters:
             self._add(Kind.SCALE, group, held[group[0]])
 
     def _add(
-        self, kind: Kind, names: tuple[str, ...], values: NDArray[Any], *bounds: float
+        self,
+        kind: Kind,
+        names: tuple[str, ...],
+        values: NDArray[Any],
+        bounds: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         tensor = torch.from_numpy(np.array(values, np.float32))
         base = tensor if kind is Kind.SCALE else None
         tensor = tensor if base is None else torch.zeros_like(tensor)
-        self.leaves[names[0]] = Leaf(kind, tensor.requires_grad_(), names, *bounds, base=base)
+        self.leaves[names[0]] = Leaf(kind, tensor.requires_grad_(), names, *bounds, base)
 
     def _add_rounded(
         self,
@@ -128,7 +132,7 @@ class Parameters:
         master = masters.get(name.removesuffix("_quantized"))
         if master is not None and master.shape == q.shape:
             q = q + np.clip(master / scale + zero - q, -_WITHIN, _WITHIN)
-        self._add(Kind.ROUNDED, (name,), q, float(low), float(high))
+        self._add(Kind.ROUNDED, (name,), q, (float(low), float(high)))
 
     def values(self) -> dict[str, Any]:
         """What stands in for the initializers in one run, by name."""
