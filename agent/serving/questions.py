@@ -5,6 +5,7 @@ shared memory. What it says is read and checked against the model once, and kept
 is the JSON of the answer, which hangs on the outputs' shapes alone.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -64,7 +65,7 @@ class Question:
         self.names = (
             _names(said.outputs, model.output_names) if said.outputs else model.output_names
         )
-        self.wanted = said.outputs or [Wanted(name, said.binary) for name in self.names]
+        self.wanted = said.outputs or _all(self.names, said.binary)
         self.kept = False
         """Whether it was asked before, and fits the model: only its data can be wrong."""
         self._known: dict[tuple[Shape, ...], Written] = {}
@@ -166,6 +167,11 @@ class Questions:
                 del self._kept[next(iter(self._kept))]
             self._kept[text] = question
         return question, asked
+
+
+@functools.lru_cache(_MOST_KEPT)
+def _all(names: Sequence[str], binary: bool) -> Sequence[Wanted]:
+    return tuple(Wanted(name, binary) for name in names)
 
 
 def _places(given: Sequence[Given]) -> tuple[Sequence[_Place], int]:

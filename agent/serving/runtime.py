@@ -94,9 +94,7 @@ class Model:
                     f"cannot use input '{name}': {tensors.NAMES[array.dtype]}, "
                     f"the model takes {tensors.NAMES[dtype]}"
                 )
-            if array.ndim != len(shape) or any(
-                want not in (-1, dim) for want, dim in zip(shape, array.shape, strict=True)
-            ):
+            if array.shape != shape and not _fits(array.shape, shape):
                 raise BadInput(
                     f"cannot use input '{name}': shape {list(array.shape)}, "
                     f"the model takes {list(shape)}"
@@ -219,6 +217,13 @@ def _spec(node: Any, what: str) -> Spec:
         raise BadInput(f"cannot serve {what} '{node.name}' of type {node.type}")
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
     return Spec(node.name, tensors.DATATYPES[_DATATYPES[node.type]], shape)
+
+
+def _fits(shape: tuple[int, ...], free: tuple[int, ...]) -> bool:
+    """Whether a shape is one of those that the model takes; dims of -1 are free."""
+    return len(shape) == len(free) and all(
+        want in (-1, dim) for want, dim in zip(free, shape, strict=True)
+    )
 
 
 def _told(error: Exception) -> TrimtabError:

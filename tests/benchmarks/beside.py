@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from agent.host.supervisor import Supervisor
 from tests.benchmarks.lean import Address
 
 NULL = Path(__file__).with_name("null_server.py")
+LEAST = Path(__file__).with_name("least_server.py")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,21 @@ class Nothing:
     pids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Other:
+    """Another server of the same models: where it listens, and what it is asked in."""
+
+    name: str
+    addresses: Mapping[str, Address]
+    pid: int
+    forms: tuple[str, ...] = ("JSON", "binary")
+
+
 @contextlib.contextmanager
 def nothing(folder: Path) -> Iterator[Nothing]:
     """Run null servers over TCP and a Unix socket."""
-    path = folder / "null.sock"
     with contextlib.ExitStack() as stack:
-        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
-        unix.bind(str(path))
-        unix.listen()
+        tcp, unix, path = _listeners(stack, folder / "null.sock")
         pids = []
         for listener in (tcp, unix):
             child = subprocess.Popen(
@@ -44,6 +51,36 @@ def nothing(folder: Path) -> Iterator[Nothing]:
             stack.callback(child.kill)
             pids.append(child.pid)
         yield Nothing({"TCP": tcp.getsockname()[:2], "Unix": path}, tuple(pids))
+
+
+@contextlib.contextmanager
+def least(folder: Path, models: Mapping[str, Path]) -> Iterator[Other]:
+    """Run the least server of these models over TCP and a Unix socket."""
+    with contextlib.ExitStack() as stack:
+        tcp, unix, path = _listeners(stack, folder / "least.sock")
+        given = [f"{name}={model}" for name, model in models.items()]
+        numbers = [tcp.fileno(), unix.fileno()]
+        child = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, str(LEAST), *given, "--", *map(str, numbers)],
+                pass_fds=numbers,
+                stdout=subprocess.PIPE,
+            )
+        )
+        stack.callback(child.kill)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        yield Other("least", {"TCP": tcp.getsockname()[:2], "Unix": path}, child.pid)
+
+
+def _listeners(
+    stack: contextlib.ExitStack, path: Path
+) -> tuple[socket.socket, socket.socket, Path]:
+    tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+    unix.bind(str(path))
+    unix.listen()
+    return tcp, unix, path
 
 
 def pin(pid: int, core: int) -> None:

@@ -1,4 +1,4 @@
-"""What the server adds to a bare `session.run`, beside a server that does nothing.
+"""What the server adds to a bare `session.run`, beside servers that do nothing and the least.
 
 `./dev run python -m tests.benchmarks.serving [--rounds N] [--peer] [--out FILE]`. All ways of
 asking take turns, burst by burst, so that what else the machine does falls on all of them; client
@@ -162,14 +162,17 @@ def run(*, rounds: int, peer: bool = False) -> list[Figure]:
         server = stack.enter_context(
             serving.running(unix_path=unix, offer=Offer(shared_memory=True))
         )
-        others = stack.enter_context(serving_peer.running(ways.cases(folder))) if peer else None
-        addresses = {} if others is None else {others.name: others.address}
-        found, floors = stack.enter_context(ways.opened(server, unix, folder, addresses))
+        cases = ways.cases(folder)
+        models = {case.name: case.path for case in cases}
+        others = [stack.enter_context(beside.least(folder, models))]
+        if peer:
+            others.append(stack.enter_context(serving_peer.running(cases)))
+        found, floors = stack.enter_context(ways.opened(server, unix, folder, others))
         status = server.supervisor.status
         assert status is not None
         stack.callback(os.sched_setaffinity, 0, allowed)
         for cores, (theirs, ours) in CORES.items():
-            for pid in (status.pid, *floors.pids, *(() if others is None else (others.pid,))):
+            for pid in (status.pid, *floors.pids, *(other.pid for other in others)):
                 beside.pin(pid, theirs)
             beside.pin(os.getpid(), ours)
             figures += measured(found, status.pid, rounds=rounds, cores=cores)

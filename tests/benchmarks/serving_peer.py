@@ -9,10 +9,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.lean import Address
+from tests.benchmarks.beside import Other
 from tests.benchmarks.ways import Case
 from tests.simulators import environments
 
@@ -21,18 +20,8 @@ _SCRIPT = Path(__file__).with_name("kserve_peer.py")
 _START_S = 300.0
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A server that is up."""
-
-    name: str
-    address: Address
-    pid: int
-    start_s: float
-
-
 @contextlib.contextmanager
-def running(cases: Sequence[Case]) -> Iterator[Peer]:
+def running(cases: Sequence[Case]) -> Iterator[Other]:
     """Serve the models of the benchmark on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -49,7 +38,7 @@ def running(cases: Sequence[Case]) -> Iterator[Peer]:
                     log.seek(0)
                     raise RuntimeError(log.read().decode()[-2000:])
                 time.sleep(0.02)
-            yield Peer("KServe", ("127.0.0.1", port), child.pid, time.perf_counter() - began)
+            yield Other("KServe", {"TCP": ("127.0.0.1", port)}, child.pid, ("binary",))
         finally:
             child.kill()
             child.wait()

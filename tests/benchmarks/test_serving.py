@@ -37,7 +37,7 @@ def test_the_peer_answers_as_ours_does(tmp_path: Path) -> None:
     with (
         simulator.running(unix_path=unix, offer=Offer(shared_memory=True)) as server,
         serving_peer.running(ways.cases(tmp_path)) as peer,
-        ways.opened(server, unix, tmp_path, {peer.name: peer.address}) as (found, _),
+        ways.opened(server, unix, tmp_path, [peer]) as (found, _),
     ):
         beside_peer = [way for way in found if way.others]
         assert len(beside_peer) == len(ways.WAYS)

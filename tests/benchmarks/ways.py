@@ -5,7 +5,7 @@ import json
 import mmap
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tests.benchmarks import beside, lean
-from tests.benchmarks.beside import Nothing
+from tests.benchmarks.beside import Nothing, Other
 from tests.benchmarks.lean import Address, Line, Question
 from tests.simulators import models, serving
 from tests.simulators.serving import Running
@@ -132,9 +132,9 @@ class Way:
 
 @contextlib.contextmanager
 def opened(
-    server: Running, unix: Path, folder: Path, others: Mapping[str, Address] | None = None
+    server: Running, unix: Path, folder: Path, others: Sequence[Other] = ()
 ) -> Iterator[tuple[list[Way], Nothing]]:
-    """Load the models and open the lines; `others` serve the same models over TCP."""
+    """Load the models and open the lines; `others` serve the same models."""
     host, port = server.address.split(":")
     ours: dict[str, Address] = {"TCP": (host, int(port)), "Unix": unix}
     with contextlib.ExitStack() as stack:
@@ -163,9 +163,9 @@ def opened(
                 idle, size = floors.addresses[transport], lines[0].answer_bytes
                 empty = tuple(line(idle, asked, answer_bytes=size) for _ in lines)
                 strangers = {
-                    other: line(address, asked)
-                    for other, address in (others or {}).items()
-                    if transport == "TCP" and form == "binary"
+                    other.name: line(other.addresses[transport], asked)
+                    for other in others
+                    if transport in other.addresses and form in other.forms
                 }
                 shared = region if form == "shared" else None
                 found.append(Way(f"{case.name} {name}", bare, lines, empty, shared, strangers))
