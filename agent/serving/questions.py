@@ -127,8 +127,11 @@ class Questions:
     """What was asked of one model, by the bytes that ask it."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self.model = model
         self._kept: dict[bytes, Question] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def read(
         self, headers: Mapping[bytes, bytes], body: memoryview
@@ -145,9 +148,9 @@ class Questions:
             raise BadInput(f"cannot read {oip.HEADER_LENGTH} {length[:20]!r}: not a length")
         size = int(length)
         if size == 0:
-            asked = oip_requests.read_raw(body, inputs=self._model.inputs)
-            self._model.check(asked.inputs)
-            return Question(Said((), binary=True), self._model), asked
+            asked = oip_requests.read_raw(body, inputs=self.model.inputs)
+            self.model.check(asked.inputs)
+            return Question(Said((), binary=True), self.model), asked
         if size > len(body):
             raise BadInput(f"cannot split a body of {len(body)} bytes after {size} bytes")
         return self._read(body, size, body[size:])
@@ -157,10 +160,10 @@ class Questions:
         question = self._kept.get(text)
         if question is not None:
             return question, question.asked(tail)
-        question = Question(oip_requests.said(text or body[:size]), self._model)
+        question = Question(oip_requests.said(text or body[:size]), self.model)
         asked = question.asked(tail)
         if not asked.shared:  # what lies in shared memory is checked when it is looked at
-            self._model.check(asked.inputs)
+            self.model.check(asked.inputs)
         if text and (len(tail) or asked.shared):
             question.keep()
             if len(self._kept) >= _MOST_KEPT:
