@@ -67,11 +67,15 @@ class Meter:
             minute_of_day=local.tm_hour * 60 + local.tm_min,
         )
 
-    def _look(self, now_s: float, whose: frozenset[int]) -> None:
+    def _ticks_now(self) -> tuple[int, int]:
+        """What all CPUs were busy for since the start, and all their time."""
         stat = kernel.cpu_times(kernel.read_text(self._root / "proc/stat"))
         times = [stat[cpu] for cpu in self._cpus if cpu in stat]
         total = sum(each.total for each in times)
-        busy = total - sum(each.idle for each in times)
+        return total - sum(each.idle for each in times), total
+
+    def _look(self, now_s: float, whose: frozenset[int]) -> None:
+        busy, total = self._ticks_now()
         mine = sum(_ticks(kernel.read_text(self._root / f"proc/{pid}/stat")) for pid in whose)
         # What a process took between the last look and its death is in nobody's count any more.
         if self._samples and self._samples[-1].whose != whose:

@@ -43,12 +43,13 @@ class RunningAgent:
     http_port: int
     health_port: int
     process: subprocess.Popen[bytes] | None = field(default=None)
+    command: tuple[str, ...] = ("-m", "agent", "agent")
 
     def start(self) -> None:
         log = (self.folder / "agent.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agent", "agent"],
+                [sys.executable, "-P", *self.command],
                 env=self.environment, cwd="/", stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -120,9 +121,10 @@ def _command(process: psutil.Process) -> list[str]:
 
 @contextlib.contextmanager
 def running_agent(
-    folder: Path, *, broker_port: int, keys: Path, device: str = "pole-7", **settings: str
-) -> Iterator[RunningAgent]:
-    """An agent on free ports; it is killed at the end."""
+    folder: Path, *, broker_port: int, keys: Path, device: str = "pole-7",
+    command: tuple[str, ...] = RunningAgent.command, **settings: str,
+) -> Iterator[RunningAgent]:  # fmt: skip
+    """An agent on free ports; it is killed at the end. `command` may start it in its own way."""
     folder.mkdir(parents=True, exist_ok=True)
     http_port, health_port = free_port(), free_port()
     environment = {key: value for key, value in os.environ.items() if "TRIMTAB" not in key}
@@ -138,7 +140,7 @@ def running_agent(
         "TRIMTAB_HEALTH_PORT": str(health_port),
         "TRIMTAB_TELEMETRY_INTERVAL_S": "1",
     } | {f"TRIMTAB_{key.upper()}": value for key, value in settings.items()}
-    agent = RunningAgent(folder, environment, http_port, health_port)
+    agent = RunningAgent(folder, environment, http_port, health_port, command=command)
     agent.start()
     try:
         until(lambda: agent.ready() or None, what="agent ready")
