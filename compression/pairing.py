@@ -51,6 +51,12 @@ class Verdict:
     loss: Paired
     samples: int
 
+    @property
+    def promising(self) -> bool:
+        """Whether nothing speaks against a look at more inputs: less loss, no fewer answers."""
+        fewer = self.agreement.after < self.agreement.before
+        return self.better or (not fewer and self.loss.after < self.loss.before)
+
 
 class Pairs:
     """Compares two variants with the original, sample by sample."""

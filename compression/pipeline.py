@@ -195,6 +195,7 @@ def _recover(
         reference=None if model is context.reference else context.reference,
         folder=context.workplace.folder if context.workplace else None,
         report=context.workplace.report if context.workplace else None,
+        judged_later=context.workplace is not None,  # see choosing/recovering.py
     )
 
 

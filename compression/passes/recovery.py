@@ -53,13 +53,16 @@ def apply(
     outputs: Sequence[OutputSpec] | None = None,
     folder: Path | None = None,
     report: Callable[[str, float], None] | None = None,
+    judged_later: bool = False,
 ) -> onnx.ModelProto:
     """Return `model` with other values in its initializers.
 
     `original` teaches: its outputs have the same names. `reference` is the float model that a
     rounded one comes from; its weights by name are where the masters begin. `outputs` say what
     they mean (None: as the evidence does). `folder` takes checkpoints: the same call goes on there
-    after a kill. `report(message, fraction)` hears of each look.
+    after a kill. `report(message, fraction)` hears of each look. `judged_later` says that the
+    caller judges by the same test on inputs of its own: then what promises to be better passes
+    here, since the few inputs that judge could hardly prove it.
 
     Raises:
         BadModel: torch is not installed; the model computes otherwise there, or nothing in it
@@ -76,7 +79,7 @@ def apply(
     asked = engine.Asked(
         seconds=settings.seconds, steps=settings.steps, learning_rate=settings.learning_rate,
         batch=settings.batch, samples=settings.samples, augmentation=settings.augmentation,
-        features=settings.features, seed=settings.seed, folder=folder,
+        features=settings.features, seed=settings.seed, folder=folder, judged_later=judged_later,
         threads=settings.threads or evidence.threads,
     )  # fmt: skip
     made: onnx.ModelProto = engine.recover(

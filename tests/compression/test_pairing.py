@@ -56,6 +56,15 @@ def test_more_equal_answers_at_a_higher_loss_are_not_enough() -> None:
     assert found.reason.startswith("no better beyond chance in loss:")
 
 
+def test_what_no_input_speaks_against_is_promising() -> None:
+    few = judged([row(1)] * 2 + [row(0, margin=2.0)] * 8, [row(0)] * 10)
+    assert (few.better, few.promising) == (False, True)
+    fewer = judged([row(0, margin=1.0)] * 10, [row(1)] + [row(0)] * 9)
+    assert not fewer.promising
+    louder = judged([row(0)] * 10, [row(0, margin=1.0)] * 10)
+    assert not louder.promising
+
+
 def test_eight_inputs_need_all_but_everything_to_be_better() -> None:
     assert not judged([row(1)] * 5 + [row(0)] * 3, [row(0)] * 8).better
     assert judged([row(1)] * 8, [row(0)] * 8).better
