@@ -117,5 +117,5 @@ def follow(
             if isinstance(word, Done | Failed):
                 break
         worker.stdin.close()
-        worker.wait(30)
+        worker.wait(120)
     return said

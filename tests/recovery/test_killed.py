@@ -88,4 +88,4 @@ def goes_on(tmp_path: Path, *, kills: int, seconds: float) -> None:
 
 @pytest.mark.prove
 def test_five_kills_change_nothing(tmp_path: Path) -> None:
-    goes_on(tmp_path, kills=5, seconds=40.0)
+    goes_on(tmp_path, kills=5, seconds=20.0)
