@@ -80,6 +80,7 @@ def main() -> int:
     """
     for descriptor in sys.argv[1:]:
         working.follow(int(descriptor))
+        working.die_with_parent()
     out = child.clean_stdout()
     stdin = child.Parent()
     parent = Parent(out, stdin)

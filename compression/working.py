@@ -5,11 +5,14 @@ asks this one, or a job would be over when it comes back. The parent adds up the
 that both map, before it lets the worker go on (SIGCONT): so there is no moment of a wrong time.
 """
 
+import ctypes
 import mmap
 import os
+import signal
 import struct
 import time
 
+_PR_SET_PDEATHSIG = 1
 BYTES = mmap.PAGESIZE
 _SECONDS = struct.Struct("=d")
 _page: mmap.mmap | None = None
@@ -19,6 +22,12 @@ def follow(descriptor: int) -> None:
     """From now on the time stopped is what the page behind `descriptor` says."""
     global _page  # noqa: PLW0603 - one clock for one process, as time's own
     _page = mmap.mmap(descriptor, BYTES, prot=mmap.PROT_READ)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process with its parent (prctl(2)): one that is stopped cannot see
+    that its input has ended, and would hold its memory for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def now_s() -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,44 @@ async def test_a_worker_that_dies_in_a_break_is_begun_anew(job: CompressJob) -> 
     await until(lambda: not breaks.ours, what="its death noticed", within_s=30)
     breaks.end()
     assert len((await compressing).rungs) == 2
+
+
+PARENT = """
+import asyncio, sys
+from agent.host import compressor
+from agent.host.breaks import Breaks
+from compression.job import CompressJob
+
+async def main():
+    breaks = Breaks()
+    breaks.end()
+    job = CompressJob.model_validate_json(sys.argv[1])
+    begun = asyncio.Event()
+    compressing = compressor.compress(
+        job, memory_mib=1024, breaks=breaks, on_progress=lambda _: begun.set()
+    )
+    work = asyncio.create_task(compressing)
+    await begun.wait()
+    (worker, *_) = sorted(breaks.ours)
+    breaks.begin()
+    print(worker, flush=True)
+    await work
+
+asyncio.run(main())
+"""
+
+
+async def test_a_stopped_worker_does_not_outlive_its_parent(job: CompressJob) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, job.to_json().decode(),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert parent.stdout
+    worker = int(await parent.stdout.readline())
+    await until(lambda: status(worker) == "stopped", what="a stopped worker")
+    parent.kill()
+    await parent.wait()
+    await until(lambda: status(worker) in {"gone", "zombie"}, what="the end of the worker")
 
 
 def test_a_clock_stands_still_while_its_process_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
