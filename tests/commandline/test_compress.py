@@ -240,3 +240,24 @@ def test_orders_are_told_apart_by_what_they_ask(
     before: job_folder.Order, now: job_folder.Order, said: tuple[str, ...]
 ) -> None:
     assert job_folder.differences(before, now) == said
+
+
+@pytest.mark.parametrize(
+    ("bound", "missed"),
+    [
+        (("--peak-memory-mib", "1"), "peak memory"),
+        pytest.param(("--memory-ratio", "0.01"), "memory ratio", marks=pytest.mark.prove),
+        (("--cpu-share", "0.00001", "--request-rate-hz", "1000"), "CPU share"),
+        pytest.param(("--latency-p95-ms", "0.00001"), "latency p95", marks=pytest.mark.prove),
+    ],
+    ids=["memory", "memory ratio", "CPU share", "latency"],
+)
+def test_a_bound_that_nothing_meets_is_refused_with_the_nearest_and_its_figures(
+    folder: Path, bound: tuple[str, ...], missed: str
+) -> None:
+    found = run(command(folder, *bound, out="bounds"))
+    assert found.returncode == 3, found.stderr
+    last = found.stderr.splitlines()[-1]
+    assert "nearest is" in last
+    assert f"{missed} " in last
+    assert " over budget " in last

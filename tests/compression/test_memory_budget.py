@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compression import ladder
 from compression.job import (
     Budget,
     CompressJob,
@@ -61,7 +62,8 @@ def asked(job: CompressJob, share: float, **fields: float) -> Budget:
     """A budget of memory for the runtime and a share of what the original adds to it."""
     original = weighed(job.model_path, Runtime()) - RUNTIME_MIB
     peak = RUNTIME_MIB + share * original
-    return Budget(peak_memory_mib=peak / (1 - 0.03), **({"min_agreement": 0.8} | fields))
+    bound = peak / (1 - ladder.MEMORY_MARGIN)
+    return Budget(peak_memory_mib=bound, **({"min_agreement": 0.8} | fields))
 
 
 def run(job: CompressJob, budget: Budget) -> tuple[Ladder, list[Words]]:
