@@ -61,5 +61,5 @@ def _size(tensor: Any, leaf: Leaf | None) -> float:
     if leaf is not None and leaf.kind is Kind.SCALE:
         return OF_SCALES
     size = float(tensor.detach().square().mean().sqrt())
-    least = 1.0 if leaf is not None and leaf.kind in {Kind.ROUNDED, Kind.BIAS} else LEAST_SIZE
+    least = 1.0 if leaf is not None and leaf.kind is Kind.ROUNDED else LEAST_SIZE
     return max(size, least)

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | FLOAT | weights, biases, per-channel constants | themselves |
 | ROUNDED | 8-bit weights behind a DequantizeLinear | their own steps, with the part rounded off |
-| BIAS | 32-bit biases behind a DequantizeLinear | steps of the grid that they came with |
+| BIAS | 32-bit biases behind a DequantizeLinear | what they stand for: steps differ by channel |
 | SCALE | scales of QuantizeLinear and DequantizeLinear | the logarithm of how much they grew |
 
 A master of 8 bits begins where the float weight lay within its step. Zero points stay. What a node
@@ -62,7 +62,8 @@ class Leaf:
     low: float = 0.0
     high: float = 0.0
     base: Any = None
-    """Of scales: what they were. Those of one tensor's channels differ by orders of magnitude."""
+    """Scales as they were, a bias's own too: those of one tensor's channels differ by orders of
+    magnitude, so that no step may be in them."""
 
     def value(self) -> Any:
         """What the graph computes with."""
@@ -70,7 +71,7 @@ class Leaf:
             return straight_through(self.tensor.clamp(self.low, self.high))
         if self.kind is Kind.SCALE:
             return self.base * self.tensor.exp()
-        return self.tensor
+        return self.tensor / self.base if self.kind is Kind.BIAS else self.tensor
 
     def settle(self) -> None:
         """Bring it back into its bounds, after a step."""
@@ -99,22 +100,24 @@ class Parameters:
             self._add(Kind.FLOAT, (name,), held[name])
         for name, grid in scales.rounded.items():
             self._add_rounded(name, grid, held, masters or {})
-        for name in self._biases.scales:
-            self._add(Kind.BIAS, (name,), held[name].astype(np.float32))
+        for name, (own, _, _) in self._biases.scales.items():
+            self._add(Kind.BIAS, (name,), held[name] * held[own], base=held[own])
         for group in scales.groups(self._biases.own_scales()):
-            self._add(Kind.SCALE, group, held[group[0]])
+            before = held[group[0]]
+            self._add(Kind.SCALE, group, np.zeros_like(before), base=before)
 
     def _add(
         self,
         kind: Kind,
         names: tuple[str, ...],
         values: NDArray[Any],
+        *,
         bounds: tuple[float, float] = (0.0, 0.0),
+        base: NDArray[Any] | None = None,
     ) -> None:
         tensor = torch.from_numpy(np.array(values, np.float32))
-        base = tensor if kind is Kind.SCALE else None
-        tensor = tensor if base is None else torch.zeros_like(tensor)
-        self.leaves[names[0]] = Leaf(kind, tensor.requires_grad_(), names, *bounds, base)
+        held = None if base is None else torch.from_numpy(np.array(base, np.float32))
+        self.leaves[names[0]] = Leaf(kind, tensor.requires_grad_(), names, *bounds, held)
 
     def _add_rounded(
         self,
@@ -132,7 +135,7 @@ class Parameters:
         master = masters.get(name.removesuffix("_quantized"))
         if master is not None and master.shape == q.shape:
             q = q + np.clip(master / scale + zero - q, -_WITHIN, _WITHIN)
-        self._add(Kind.ROUNDED, (name,), q, (float(low), float(high)))
+        self._add(Kind.ROUNDED, (name,), q, bounds=(float(low), float(high)))
 
     def values(self) -> dict[str, Any]:
         """What stands in for the initializers in one run, by name."""

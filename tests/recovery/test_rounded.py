@@ -19,6 +19,7 @@ from compression.recovery.interpreter import Interpreter, tensors  # noqa: E402
 from compression.recovery.judging import Judge  # noqa: E402
 from compression.recovery.nodes import Node, read  # noqa: E402
 from compression.recovery.operators import quantizing  # noqa: E402
+from compression.recovery.optimizer import Adam  # noqa: E402
 from compression.recovery.parameters import Kind, Parameters  # noqa: E402
 from tests.fixtures import models, renders  # noqa: E402
 
@@ -113,6 +114,25 @@ def test_a_bias_stays_on_the_grid_of_its_sums_when_scales_move(
         assert np.allclose(after[scale], 4 * before[scale], rtol=1e-6)
         # The bias itself did not move: a quarter as many steps of four times the size.
         assert np.abs(after[name] - before[name] / 4).max() <= 0.5
+
+
+def test_a_step_moves_all_channels_alike_however_fine_their_grids(
+    original: onnx.ModelProto, rounded: onnx.ModelProto
+) -> None:
+    held = learning(rounded, original)
+    leaves = {name: leaf.tensor for name, leaf in held.leaves.items()}
+    adam = Adam(leaves, held.leaves)
+    before = {name: value.detach().numpy() for name, value in held.values().items()}
+    for tensor in leaves.values():
+        tensor.grad = torch.ones_like(tensor)
+    adam.step(0.01)
+    for name, leaf in held.leaves.items():
+        moved = np.abs(leaf.value().detach().numpy() - before[name])
+        if leaf.kind is Kind.SCALE:
+            assert np.all(moved <= 0.01 * before[name])
+        elif leaf.kind is Kind.BIAS:
+            real, floats = moved * leaf.base.numpy(), leaf.tensor.detach().numpy()
+            assert np.all(real <= 0.011 * max(0.01, float(np.sqrt(np.mean(floats**2)))))
 
 
 def test_torch_promises_what_onnxruntime_computes(
