@@ -83,6 +83,7 @@ async def test_worker_and_trial_make_way_and_the_job_ends_as_it_would_have(
     assert not breaks.ours
 
 
+@pytest.mark.prove
 async def test_a_worker_that_dies_in_a_break_is_begun_anew(job: CompressJob) -> None:
     breaks = Breaks()
     breaks.end()
