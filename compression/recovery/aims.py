@@ -53,7 +53,7 @@ def of_outputs(
         way = WAYS[spec.kind]
         axis = -1 if spec.axis is None else spec.axis
         before = BEFORE.get(way, ())
-        sides = [makers.get(value.name) for makers in (theirs, ours)]
+        sides = [_before_rounding(makers, value.name) for makers in (theirs, ours)]
         made = [node for node in sides if node is not None and node.op_type in before]
         if len(made) == 2:
             found.append(Aim(made[0].input[0], made[1].input[0], way, axis))
@@ -95,6 +95,14 @@ def of_features(
     names = [name for name in names if name not in outputs]
     chosen = dict.fromkeys(names[at] for at in _spread(len(names), most))
     return tuple(Aim(name, name, "values") for name in chosen)
+
+
+def _before_rounding(makers: Mapping[str, onnx.NodeProto], name: str) -> onnx.NodeProto | None:
+    """What makes a tensor, seen through its crossing to integers and back."""
+    node = makers.get(name)
+    while node is not None and node.op_type in {"DequantizeLinear", "QuantizeLinear"}:
+        node = makers.get(node.input[0])
+    return node
 
 
 def _spread(count: int, most: int) -> Iterator[int]:

@@ -27,7 +27,7 @@ class Stream:
         self._source: Iterator[Arrays] = iter(())
         self._stock: list[Arrays] = []
         self._bytes = 0
-        self._ended = False
+        self._ended = True
 
     def take(self, most: int) -> list[Arrays]:
         """Return one sample at random, and others of its shapes from the stock up to `most`."""
@@ -42,13 +42,13 @@ class Stream:
 
     def _fill(self) -> None:
         """Read on until the stock is full or the samples end; begin anew once all are used."""
-        if not self._stock:
-            self._source, self._ended = iter(self._feeds()), False
-        while not self._ended and (not self._stock or self._bytes < self._bound):
+        while not self._stock or (not self._ended and self._bytes < self._bound):
+            if self._ended:
+                self._source, self._ended = iter(self._feeds()), False
             sample = next(self._source, None)
             if sample is None:
                 self._ended = True
-                return
+                continue
             self._stock.append(sample)
             self._bytes += _size(sample)
 
