@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 from agent import outputs
-from agent.commandline import shapes
+from agent.commandline import as_measured, shapes
 from agent.commandline.failures import as_exit_error
 from agent.errors import BadInput
 from agent.host import compressor
 from compression import report
 from compression.errors import CompressionError
-from compression.job import Runtime, TrialJob
+from compression.job import TrialJob
 
 EXAMPLES = """examples:
   trimtab measure model.onnx --inputs inputs.npz
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--largest-shape", action="append", default=[], metavar=shapes.FORMAT,
                         help="what memory is measured at, where larger than every sample; "
                         "repeatable")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, help="threads to run it with (1)")
+    parser.add_argument("--threads", type=int,
+                        help="to run it with (1, or as the ladder beside it says)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=20.0, help="time for the rounds (20)")
     parser.add_argument("--json", action="store_true", help="print the measurement as JSON")
 
@@ -50,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.model, original, arguments.inputs):
         if not path.is_file():
             raise BadInput(f"cannot find {path}")
-    if not 1 <= arguments.threads <= 256:
-        raise BadInput(f"cannot run with {arguments.threads} threads: 1 to 256")
+    how = as_measured.runtime(arguments.model, threads=arguments.threads)
     if not 0 < arguments.seconds < float("inf"):
         raise BadInput(f"cannot measure for {arguments.seconds} s: above 0")
     trial = TrialJob(
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         inputs_path=str(arguments.inputs.resolve()),
         inputs=shapes.read(largest=arguments.largest_shape),
         outputs=outputs.read(arguments.outputs),
-        runtime=Runtime(threads=arguments.threads),
+        runtime=how,
         seconds=arguments.seconds,
         rounds=200,
     )

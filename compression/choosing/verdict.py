@@ -74,8 +74,11 @@ def in_line(
     original's.
     """
 
+    weighed = any(look.peak_mib is not None for look in looks)
+
     def over(look: Preview) -> bool:
-        return _over(look, budget, size_mib) or _heavy(look, budget, peak_mib)
+        heavy = weighed and _heavy(look, budget, peak_mib)
+        return heavy or _over(look, budget, size_mib)
 
     fits = front.spread([look for look in looks if not over(look)])
     misses = [look for look in looks if over(look)]
