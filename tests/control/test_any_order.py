@@ -41,6 +41,9 @@ FAULTS: dict[str, Exception] = {
 class Deployments(RuleBasedStateMachine):
     """One device with one model; every rule ends at rest or leaves the work under way."""
 
+    steps = 0
+    """Taken by all of them together."""
+
     @initialize()
     def begin(self) -> None:
         # In memory where there is such a place: here no power is cut, and syncs take their time.
@@ -201,6 +204,10 @@ class Deployments(RuleBasedStateMachine):
             assert "m" in self.world.loaded
 
     @invariant()
+    def a_step_was_taken(self) -> None:
+        Deployments.steps += 1
+
+    @invariant()
     def what_is_told_is_what_runs(self) -> None:
         if not hasattr(self, "world"):
             return
@@ -239,4 +246,7 @@ def test_commands_faults_and_restarts_in_any_order_leave_a_true_device() -> None
 
 @pytest.mark.prove
 def test_ten_thousand_steps_in_any_order_leave_a_true_device() -> None:
-    run(steps=50, examples=200)
+    Deployments.steps = 0
+    run(steps=50, examples=220)
+    print(f"\n{Deployments.steps} steps")
+    assert Deployments.steps >= 10_000
