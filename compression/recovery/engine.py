@@ -6,29 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
 
-from compression import runtime
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import OutputSpec
-from compression.recovery import aims, checkpoints, ground
+from compression.recovery import aims, checkpoints, equality, ground
 from compression.recovery.augmenting import Augmenter
 from compression.recovery.ground import Ground
-from compression.recovery.interpreter import tensors
 from compression.recovery.judging import Judge
+from compression.recovery.plans import Plan
 from compression.recovery.student import Student
 from compression.recovery.teacher import Teacher, takes_batches
-from compression.recovery.training import Plan, Training
+from compression.recovery.training import Training
 from compression.statistics import Arrays
 
-TOLERANCE = 1e-3
-"""The largest relative difference between torch and onnxruntime, of float models."""
-ROUNDED_TOLERANCE = 0.05
-"""The same for the root mean square, where a step of a rounded value may fall either way."""
 STOCK = 0.25
 """The share of the work memory that samples take; the others are for activations."""
 MOST_SEGMENTS = 16
@@ -74,7 +68,7 @@ def recover(
     divided = ground.divide(evidence, most=asked.samples)
     student = _student(model, asked, original, outputs, reference)
     first, second = _two(divided)
-    largest = check(student, model, first)
+    largest = equality.check(student, model, first)
     teacher = Teacher(original, student.taught(), threads=asked.threads)
     student.begin(first, teacher.answer(first))
     teacher = Teacher(original, student.taught(), threads=asked.threads)
@@ -101,48 +95,16 @@ def recover(
     )  # fmt: skip
     training.run()
     made = student.written()
-    promised = check(student, made, first)
+    promised = equality.check(student, made, first)
+    deployed = equality.apart(student, made, first, optimization="all", rounded=True)
     verdict = judge.verdict(model, made, divided.feeds("judge"))
-    report(f"torch and onnxruntime differ by {promised:.1e}; {verdict.reason}", 1.0)
+    differ = f"torch and onnxruntime differ by {promised:.1e}, as deployed by {deployed:.1e}"
+    report(f"{differ}; {verdict.reason}", 1.0)
     if not (verdict.promising if asked.judged_later else verdict.better):
         raise BadModel(
             f"cannot recover by training at rate {training.state.rate:g}: {verdict.reason}"
         )
     return made
-
-
-def check(student: Student, model: onnx.ModelProto, feeds: Arrays) -> float:
-    """Return the largest relative difference between torch and onnxruntime over all outputs.
-
-    For rounded models that of the root mean square: one step up or down is no mistake.
-
-    Raises:
-        BadModel: it is above the tolerance.
-    """
-    plain = runtime.options(optimization="disabled")
-    wanted = runtime.run(runtime.session(model, plain), feeds)
-    with torch.no_grad():
-        found = student.net.run(tensors(feeds), student.parameters.values())
-    rounded = any(node.operator == "QuantizeLinear" for node in student.net.nodes)
-    largest = 0.0
-    for name, a in wanted.items():
-        b = found[name].numpy()
-        if a.dtype.kind != "f" or a.shape != b.shape or not a.size:
-            continue
-        largest = max(largest, _root(a, b) if rounded else _largest(a, b))
-    if not largest <= (ROUNDED_TOLERANCE if rounded else TOLERANCE):
-        raise BadModel(
-            f"cannot recover: torch answers otherwise than onnxruntime, by {largest:.1e}"
-        )
-    return largest
-
-
-def _largest(a: Any, b: Any) -> float:
-    return float(np.abs(a - b).max() / max(1e-9, float(np.abs(a).max())))
-
-
-def _root(a: Any, b: Any) -> float:
-    return float(np.sqrt(np.square(a - b).mean() / max(1e-18, float(np.square(a).mean()))))
 
 
 def _student(

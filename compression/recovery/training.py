@@ -5,21 +5,19 @@ rate falls along half a cosine (Loshchilov & Hutter 2017, "SGDR"), features coun
 and then the model is looked at on inputs that tune: the best one that was seen is what remains.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import cos, pi
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compression import working
 from compression.recovery import checkpoints
-from compression.recovery.augmenting import Augmenter
 from compression.recovery.checkpoints import State
 from compression.recovery.ground import Ground
 from compression.recovery.judging import Figures, Judge
 from compression.recovery.optimizer import Adam
+from compression.recovery.plans import Plan
 from compression.recovery.streams import Stream, joined
 from compression.recovery.student import Student, Weights
 from compression.recovery.teacher import Teacher
@@ -39,26 +37,6 @@ PATIENCE = 5
 """Looks without a better model, behind the middle: then it ends."""
 LOOKING = 0.15
 """The most of the time that looks may take."""
-Report = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training is asked."""
-
-    seconds: float
-    steps: int | None
-    """The most; None: as many as there is time for."""
-    rate: float | None
-    batch: int
-    runs_of: int
-    """How many samples one run holds."""
-    seed: int
-    stock_bytes: float
-    augmenter: Augmenter
-    checkpoint: Path | None
-    key: str
-    report: Report
 
 
 @dataclass

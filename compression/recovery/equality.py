@@ -1,0 +1,59 @@
+"""Whether torch computes what onnxruntime does: before a training, and behind it."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from compression import runtime
+from compression.errors import BadModel
+from compression.recovery.interpreter import tensors
+from compression.recovery.student import Student
+from compression.statistics import Arrays
+
+TOLERANCE = 1e-3
+"""The largest relative difference between torch and onnxruntime, of float models."""
+ROUNDED_TOLERANCE = 0.05
+"""The same for the root mean square, where a step of a rounded value may fall either way."""
+
+
+def check(student: Student, model: onnx.ModelProto, feeds: Arrays) -> float:
+    """Return the largest relative difference between torch and onnxruntime over all outputs.
+
+    For rounded models that of the root mean square: one step up or down is no mistake.
+
+    Raises:
+        BadModel: it is above the tolerance.
+    """
+    rounded = any(node.operator == "QuantizeLinear" for node in student.net.nodes)
+    largest = apart(student, model, feeds, optimization="disabled", rounded=rounded)
+    if not largest <= (ROUNDED_TOLERANCE if rounded else TOLERANCE):
+        raise BadModel(
+            f"cannot recover: torch answers otherwise than onnxruntime, by {largest:.1e}"
+        )
+    return largest
+
+
+def apart(
+    student: Student, model: onnx.ModelProto, feeds: Arrays, *, optimization: str, rounded: bool
+) -> float:
+    """How far torch is from onnxruntime; with all optimizations those are the fused kernels."""
+    how = runtime.options(optimization=optimization)
+    wanted = runtime.run(runtime.session(model, how), feeds)
+    with torch.no_grad():
+        found = student.net.run(tensors(feeds), student.parameters.values())
+    largest = 0.0
+    for name, a in wanted.items():
+        b = found[name].numpy()
+        if a.dtype.kind == "f" and a.shape == b.shape and a.size:
+            largest = max(largest, _root(a, b) if rounded else _largest(a, b))
+    return largest
+
+
+def _largest(a: Any, b: Any) -> float:
+    return float(np.abs(a - b).max() / max(1e-9, float(np.abs(a).max())))
+
+
+def _root(a: Any, b: Any) -> float:
+    return float(np.sqrt(np.square(a - b).mean() / max(1e-18, float(np.square(a).mean()))))
