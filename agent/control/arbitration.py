@@ -150,15 +150,16 @@ class _State:
         if room.left_mib(options) < 0:
             peaks = sum(one.peak_mib for one in options)
             largest = max(one.peak_mib for one in options)
+            if len(options) == 1:
+                return f"it takes {peaks:.0f} MiB, more than {room.memory_mib:.0f} MiB"
             return (
                 f"{len(options)} models take {peaks:.0f} MiB, with {largest:.0f} MiB for a swap "
                 f"and {room.worker_mib:.0f} MiB for the worker more than {room.memory_mib:.0f} MiB"
             )
         if room.left_cpu(options) < -1e-9:
             share = sum(one.cpu_share for one in options)
-            return (
-                f"{len(options)} models take {share:.1%} of the CPU, more than {room.cpu_share:.1%}"
-            )
+            who = "it takes" if len(options) == 1 else f"{len(options)} models take"
+            return f"{who} {share:.1%} of the CPU, more than {room.cpu_share:.1%}"
         return ""
 
     def step_down(self) -> bool:

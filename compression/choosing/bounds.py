@@ -41,7 +41,8 @@ def of(budget: Budget, original: Measurement, *, cores: int) -> Bounds:
     """Return what a budget allows, of an original that was measured.
 
     A latency in ms is a share of what the original takes; so is a share of the CPU at a rate.
-    Bounds of time and memory are drawn in by what measuring them anew may change.
+    Bounds of time and memory are drawn in by what measuring them anew may change. One of memory
+    that the original keeps is none.
     """
     ratios = [budget.latency_ratio]
     if budget.latency_p95_ms is not None:
@@ -53,13 +54,15 @@ def of(budget: Budget, original: Measurement, *, cores: int) -> Bounds:
     margin = 1 - min(_MOST_MARGIN, max(_LEAST_MARGIN, MARGIN * original.noise))
     ratio = min((one for one in ratios if one is not None), default=None)
     mib = min((one for one in sizes if one is not None), default=None)
-    whole_mib = original.original_peak_memory_mib
+    whole_mib, drawn_in = original.original_peak_memory_mib, 1 - ladder.MEMORY_MARGIN
     peaks = [budget.peak_memory_mib, budget.memory_ratio and budget.memory_ratio * whole_mib]
-    peak = min((one for one in peaks if one is not None), default=None)
+    peak = min((one * drawn_in for one in peaks if one is not None), default=None)
+    if peak is not None and original.peak_memory_mib <= peak:
+        peak = None  # it does not bind: the trials see to those that take more than the original
     return Bounds(
         ratio=None if ratio is None else ratio * margin,
         size_bytes=None if mib is None else mib * 2**20,
-        peak_mib=None if peak is None else peak * (1 - ladder.MEMORY_MARGIN),
+        peak_mib=peak,
     )
 
 

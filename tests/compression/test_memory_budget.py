@@ -74,8 +74,11 @@ def run(job: CompressJob, budget: Budget) -> tuple[Ladder, list[Words]]:
 
 
 @pytest.mark.prove
-def test_where_memory_is_not_bounded_nothing_is_weighed(job: CompressJob) -> None:
-    found, said = run(job, Budget(size_ratio=0.5, min_agreement=0.8))
+@pytest.mark.parametrize("bound", [{"size_ratio": 0.5}, {"peak_memory_mib": 1000.0}])
+def test_where_memory_is_not_bound_nothing_is_weighed(
+    job: CompressJob, bound: dict[str, float]
+) -> None:
+    found, said = run(job, Budget(min_agreement=0.8, **bound))
     assert not any(isinstance(word, MemoryRequest) for word in said)
     assert all(rung.runtime == Runtime() for rung in found.rungs)
 

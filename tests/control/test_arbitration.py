@@ -1,6 +1,7 @@
 """Several models under one device's room: who gets what, who steps down, who is refused."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -15,9 +16,9 @@ def option(peak_mib: float, cpu_share: float = 0.0) -> Option:
                   cpu_share=cpu_share)  # fmt: skip
 
 
-def claim(model: str, *peaks: float, serving: int | None = 0, **fields: object) -> Claim:
+def claim(model: str, *peaks: float, serving: int | None = 0, **fields: Any) -> Claim:
     options = tuple(option(peak) for peak in peaks)
-    return replace(Claim(model, options, serving), **fields)  # type: ignore[arg-type]  # by name
+    return replace(Claim(model, options, serving), **fields)
 
 
 def peaks(plan: Plan) -> dict[str, float]:
