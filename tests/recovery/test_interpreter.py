@@ -16,11 +16,11 @@ from tests.fixtures.models import FIXTURES, Fixture  # noqa: E402
 
 MODELS = {**FIXTURES, **more.MORE}
 FOREIGN = {"silero": {"If"}}
-IN_SUITE = ("svhn", "text-angle", "mnist", "silero", "silero-sequence", "recogniser", "magika")
+IN_SUITE = ("svhn", "text-angle", "mnist", "silero", "silero-sequence")
 EVERY = [
     name if name in IN_SUITE else pytest.param(name, marks=pytest.mark.prove) for name in MODELS
 ]
-"""Making inputs and regular forms of the others takes half a minute."""
+"""Making inputs and regular forms of the others takes most of a minute."""
 
 
 def first(fixture: Fixture, model: onnx.ModelProto) -> dict[str, np.ndarray]:

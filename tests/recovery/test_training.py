@@ -21,8 +21,8 @@ from compression.recovery.judging import Judge  # noqa: E402
 from tests.fixtures import models, renders  # noqa: E402
 
 OUTPUTS = (OutputSpec(name="logits", kind="logits"),)
-COUNT = 200
-STEPS = 30
+COUNT = 160
+STEPS = 24
 TRAINS = recovery.Settings(seconds=3600.0, steps=STEPS, learning_rate=1e-2, features=2)
 """Steps end a test, not the time, which says something else on a busy machine."""
 
