@@ -44,11 +44,16 @@ def save(path: Path, state: State, *, key: str) -> None:
     arrays["::numbers"] = np.array(numbers, np.float64)
     arrays["::key"] = np.array(key)
     beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:  # not through memory, which holds it all already
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:  # not through memory, which holds it all already
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
     durable.sync_folder(path.parent)
 
 

@@ -110,7 +110,10 @@ class Training:
         self.state.tensors |= {
             "now": self.student.leaves(), "first": self._adam.first, "second": self._adam.second,
         }  # fmt: skip
-        checkpoints.save(self.plan.checkpoint, self.state, key=self.plan.key)
+        try:
+            checkpoints.save(self.plan.checkpoint, self.state, key=self.plan.key)
+        except OSError as error:  # the training itself needs no disk
+            self.plan.report(f"cannot keep a checkpoint: {error.strerror}", self._done())
 
     # --- steps -----------------------------------------------------------------------------
 
