@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.protocol.commands import Deploy, Ping
+from agent.protocol.events import Event
 from tests.flows.conftest import Site
 from tests.simulators import models
 from tests.simulators.agent import running_agent, until
@@ -107,6 +108,10 @@ async def test_a_disk_that_has_become_read_only_is_served_from_until_it_is_mende
         assert serves(site, 2)
 
 
+def _is_told(event: Event) -> bool:
+    return event.message.startswith("waiting") or event.state == "live"
+
+
 async def through_a_full_disk(site: Site, disk: SmallDisk, version: int, left_kib: int) -> str:
     """Deploy on a full disk, give the room back; what was told meanwhile."""
     await site.fleet.publish(**site.cnn(seed=version), version=version)
@@ -119,8 +124,7 @@ async def through_a_full_disk(site: Site, disk: SmallDisk, version: int, left_ki
         )
         reply = site.fleet.replies[deployment]
         if reply.outcome == "accepted":
-            said = lambda e: e.message.startswith("waiting") or e.state == "live"  # noqa: E731
-            told = (await site.fleet.event(said, what="why it waits")).message
+            told = (await site.fleet.event(_is_told, what="why it waits")).message
         else:
             told = reply.message
         assert serves(site, version - 1) or "live" in {e.state for e in site.fleet.events}
