@@ -17,12 +17,14 @@ def room(
 ) -> Room:
     """The room now: what is free, what the models hold already, and what a running worker does.
 
-    What they hold is at most what was measured of them, and what the server has.
+    What they hold is at most what was measured of them, and what the server has: where one of
+    them was never measured, that alone is known.
     """
-    peaks = sum(one.live.measurement.peak_memory_mib for one in records()
-                if one.live and one.live.measurement)  # fmt: skip
+    live = [one.live for one in records() if one.live]
+    held = sum(one.measurement.peak_memory_mib for one in live if one.measurement)
     rss = server_rss_mib()
-    held = peaks if rss is None else min(peaks, rss)
+    if rss is not None:
+        held = min(held, rss) if all(one.measurement for one in live) else rss
     worker = settings.work_memory_mib
     there = available_mib() + held + (worker if at_work() else 0.0)
     limit = settings.models_memory_mib

@@ -1,17 +1,13 @@
 """A device whose memory holds one model but not two: it replaces, with a gap, and restores."""
 
 import asyncio
-import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import psutil
 import pytest
 
 from tests.flows.conftest import Site
@@ -19,64 +15,19 @@ from tests.simulators import models
 from tests.simulators.agent import running_agent
 from tests.simulators.broker import RunningBroker
 from tests.simulators.fleet import make_keys, operator
+from tests.simulators.groups import Group, control_group
 
 HIDDEN = 1_600_000
 """Units of a model of two layers: 80 MB of weights."""
 
 
-@dataclass
-class Group:
-    """A control group with a memory limit, of whichever version is here."""
-
-    folder: Path
-    file: str
-
-    def limit(self, mib: float) -> None:
-        """Its processes may not take more."""
-        (self.folder / self.file).write_text(str(int(mib * 2**20)))
-
-    def take(self, pid: int) -> None:
-        """Have a process and all that it starts later in it."""
-        (self.folder / "cgroup.procs").write_text(str(pid))
-
-    def used_mib(self) -> float:
-        usage = "memory.current" if self.file == "memory.max" else "memory.usage_in_bytes"
-        return int((self.folder / usage).read_text()) / 2**20
-
-    def processes(self) -> list[psutil.Process]:
-        found = []
-        for pid in (self.folder / "cgroup.procs").read_text().split():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(int(pid)))
-        return found
-
-    def remove(self) -> None:
-        """End what is left in it, and take it away."""
-        while left := self.processes():
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(left, timeout=10)
-        self.folder.rmdir()
-
-
-def make_group() -> Group | None:
-    for root, file in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
-        made = Group(Path("/sys/fs/cgroup") / root / f"trimtab-test-{os.getpid()}", file)
-        with contextlib.suppress(OSError):
-            made.folder.mkdir()
-            made.limit(4096)
-            return made
-    return None
-
-
 @pytest.fixture
 def group() -> Iterator[Group]:
-    made = make_group()
-    if made is None:
-        pytest.skip("needs the right to make a memory control group")
-    yield made
-    made.remove()
+    with control_group("memory") as made:
+        if made is None:
+            pytest.skip("needs the right to make a memory control group")
+        made.limit(4096)
+        yield made
 
 
 @asynccontextmanager
