@@ -1,5 +1,6 @@
 """The worker as a real process, where memory is bounded: other forms, then cuts, or a near miss."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from compression.job import (
     MemoryRequest,
     Runtime,
     TrialJob,
+    TrialRequest,
 )
 from compression.words import Words
 from tests.compression import parent
@@ -126,3 +128,33 @@ def test_scales_that_die_cost_no_ladder(job: CompressJob) -> None:
     )
     assert isinstance(said[-1], Done), said[-1]
     assert any(rung.meets_budget for rung in said[-1].ladder.rungs)  # by the trial's own scales
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_killed_ten_times_it_ends_with_a_ladder_that_another_call_finds_again(
+    job: CompressJob,
+) -> None:
+    job = job.model_copy(update={"minutes": 120.0})  # none of it is left out for want of time
+    work = job.model_copy(update={"budget": asked(job, 0.3)})
+    told = 0
+    for kill in range(10):
+
+        def end(_: Words, worker: "subprocess.Popen[bytes]", *, at: int = 3 + 4 * kill) -> None:
+            nonlocal told
+            told += 1
+            if told == at:
+                worker.kill()
+
+        told = 0
+        said = parent.follow(work, on_word=end, trial=trial, memory=scales)
+        assert not isinstance(said[-1], Done), f"it was over before kill {kill}"
+    found, _ = run(job, asked(job, 0.3))
+    again, said = run(job, asked(job, 0.3))
+    assert not any(isinstance(word, MemoryRequest | TrialRequest) for word in said)
+    assert [(one.sha256, one.runtime) for one in again.rungs] == [
+        (one.sha256, one.runtime) for one in found.rungs
+    ]
+    assert found.rungs[0].meets_budget
+    files = {path.name for path in Path(job.out_dir).glob("rung-*")}
+    assert files == {rung.file for rung in found.rungs}
