@@ -17,8 +17,8 @@ from tests.simulators import models
 
 pytest.importorskip("torch")
 
-SAME = 0.15
-"""Of the agreement on 42 inputs: two standard errors."""
+SAME = 0.1
+"""Of the agreement on 180 inputs: three standard errors."""
 
 
 class Killer:
@@ -39,14 +39,16 @@ class Killer:
                 worker.wait()
 
 
-def job(tmp_path: Path, name: str, *, seconds: float) -> CompressJob:
-    """Train a cut that lost much."""
+def job(tmp_path: Path, name: str, *, steps: int) -> CompressJob:
+    """Train a cut that lost much, by steps: on a busy machine seconds are not all alike."""
     path, inputs, out = tmp_path / "model.onnx", tmp_path / "inputs.npz", tmp_path / name
     if not path.exists():
         models.cnn(path, width=16)
         np.savez(inputs, **models.sample_inputs(path, 600, seed=5))
     out.mkdir()
-    spec = PassSpec(name="recovery", parameters={"seconds": seconds, "learning_rate": 3e-3})
+    spec = PassSpec(
+        name="recovery", parameters={"seconds": 600.0, "steps": steps, "learning_rate": 3e-3}
+    )
     recipe = Recipe(label="trained", passes=(cut(0.5), spec, STORED))
     return CompressJob(
         model_name="small", model_path=str(path), calibration_path=str(inputs),
@@ -67,8 +69,8 @@ def reached(found: Recovered) -> float:
     return float(value)
 
 
-def goes_on(tmp_path: Path, *, kills: int, seconds: float) -> None:
-    killer, work = Killer(kills), job(tmp_path, "killed", seconds=seconds)
+def goes_on(tmp_path: Path, *, kills: int, steps: int) -> None:
+    killer, work = Killer(kills), job(tmp_path, "killed", steps=steps)
     firsts = []
     for _ in range(kills):
         killer.heard.clear()
@@ -81,11 +83,11 @@ def goes_on(tmp_path: Path, *, kills: int, seconds: float) -> None:
     heard = [*firsts, *killer.heard[:1]]
     assert heard == sorted(set(heard)), "a run began anew"
     assert not list((Path(work.out_dir) / "work").glob("**/checkpoint*")), "it is done"
-    whole = ended(parent.follow(job(tmp_path, "whole", seconds=seconds), trial=pretend))
+    whole = ended(parent.follow(job(tmp_path, "whole", steps=steps), trial=pretend))
     print(f"{kills} kills: steps {heard}; {found.reason}\nunharmed: {whole.reason}")
     assert abs(reached(found) - reached(whole)) <= SAME
 
 
 @pytest.mark.prove
 def test_five_kills_change_nothing(tmp_path: Path) -> None:
-    goes_on(tmp_path, kills=5, seconds=20.0)
+    goes_on(tmp_path, kills=5, steps=1800)
