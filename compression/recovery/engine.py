@@ -74,7 +74,7 @@ def recover(
     teacher = Teacher(original, student.taught(), threads=asked.threads)
     batches = second is not None and takes_batches(teacher, first, second)
     bound = (1 - STOCK) * evidence.work_memory_mib * 2**20
-    runs_of = _fit(student, first, asked, batches=batches, bound=bound)
+    runs_of = _fit(student, _largest(divided), asked, batches=batches, bound=bound)
     report(
         f"{len(student.parameters.leaves)} tensors learn on {divided.count('train')} inputs, "
         f"{runs_of} at once; torch and onnxruntime differ by {largest:.1e}",
@@ -142,29 +142,37 @@ def _two(divided: Ground) -> tuple[Arrays, Arrays | None]:
     return first, None
 
 
-def _fit(student: Student, first: Arrays, asked: Asked, *, batches: bool, bound: float) -> int:
+def _largest(divided: Ground) -> Arrays:
+    """The sample with the most values: what it takes, no other one exceeds."""
+    return max(divided.training(), key=lambda one: sum(array.size for array in one.values()))
+
+
+def _fit(student: Student, sample: Arrays, asked: Asked, *, batches: bool, bound: float) -> int:
     """Keep activations within `bound` bytes; return how many samples one run may hold.
 
     Where those of one sample are too many, the graph is computed in parts.
     """
-    kept = _kept_bytes(student, first)
+    kept = _kept_bytes(student, sample)
     while kept > bound and student.net.segments < MOST_SEGMENTS:
         student.net.segments *= 2
-        kept = _kept_bytes(student, first) + kept // 2
+        kept //= 2
     return int(max(1, min(asked.batch, bound // max(1, kept)))) if batches else 1
 
 
 def _kept_bytes(student: Student, feeds: Arrays) -> int:
-    """What torch keeps of one run for its gradients."""
-    kept: dict[int, int] = {}
+    """What torch would keep of one run for its gradients; nothing is kept here.
 
-    def count(tensor: Any) -> Any:
-        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        return tensor
+    What two operators read is counted twice: rather too much than too little.
+    """
+    kept = 0
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    def count(tensor: Any) -> None:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
         student.run(feeds, features=True)
-    return sum(kept.values())
+    return kept
 
 
 def _key(model: onnx.ModelProto, original: onnx.ModelProto, asked: Asked) -> str:
