@@ -25,6 +25,8 @@ from compression.statistics import Arrays
 
 STOCK = 0.25
 """The share of the work memory that samples take; the others are for activations."""
+BACKWARD = 4
+"""How many times what is kept the backward pass takes with its own gradients (measured)."""
 MOST_SEGMENTS = 16
 
 
@@ -153,10 +155,10 @@ def _fit(student: Student, sample: Arrays, asked: Asked, *, batches: bool, bound
     Where those of one sample are too many, the graph is computed in parts.
     """
     kept = _kept_bytes(student, sample)
-    while kept > bound and student.net.segments < MOST_SEGMENTS:
+    while BACKWARD * kept > bound and student.net.segments < MOST_SEGMENTS:
         student.net.segments *= 2
         kept //= 2
-    return int(max(1, min(asked.batch, bound // max(1, kept)))) if batches else 1
+    return int(max(1, min(asked.batch, bound // max(1, BACKWARD * kept)))) if batches else 1
 
 
 def _kept_bytes(student: Student, feeds: Arrays) -> int:

@@ -14,7 +14,7 @@ from compression.statistics import Arrays
 
 TOLERANCE = 1e-3
 """The largest relative difference between torch and onnxruntime, of float models."""
-ROUNDED_TOLERANCE = 0.3
+ROUNDED_TOLERANCE = 0.7
 """The same for the root mean square, where a step of a rounded value may fall either way."""
 
 
