@@ -15,8 +15,6 @@ from tests.fixtures import more
 from tests.recovery import judged
 from tests.simulators import models as small
 
-pytest.importorskip("torch")
-
 LOGITS = OutputSpec(name="logits", kind="logits")
 STORED = PassSpec(name="stored")
 INTEGERS = PassSpec(name="quantization", parameters={"weights": "s8-7bit", "per_channel": False})

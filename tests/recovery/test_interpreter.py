@@ -3,16 +3,15 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
-torch = pytest.importorskip("torch")
-
-from compression import graph, runtime, samples  # noqa: E402  # only with torch
-from compression.errors import BadModel  # noqa: E402
-from compression.recovery.interpreter import Interpreter, tensors  # noqa: E402
-from compression.recovery.parameters import Kind, Parameters  # noqa: E402
-from tests.fixtures import more  # noqa: E402
-from tests.fixtures.models import FIXTURES, Fixture  # noqa: E402
+from compression import graph, runtime, samples
+from compression.errors import BadModel
+from compression.recovery.interpreter import Interpreter, tensors
+from compression.recovery.parameters import Kind, Parameters
+from tests.fixtures import more
+from tests.fixtures.models import FIXTURES, Fixture
 
 MODELS = {**FIXTURES, **more.MORE}
 FOREIGN = {"silero": {"If"}}

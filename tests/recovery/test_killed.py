@@ -15,8 +15,6 @@ from tests.compression.test_worker import pretend
 from tests.recovery.test_gate import LOGITS, STORED, cut
 from tests.simulators import models
 
-pytest.importorskip("torch")
-
 SAME = 0.1
 """Of the agreement on 180 inputs: three standard errors."""
 

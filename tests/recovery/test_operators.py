@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from compression import runtime  # noqa: E402  # only with torch
-from compression.recovery import interpreter  # noqa: E402
-from compression.recovery.operators import table  # noqa: E402
-from tests.recovery.cases import CASES  # noqa: E402
-from tests.recovery.one_node import Case, build, values  # noqa: E402
+from compression import runtime
+from compression.recovery import interpreter
+from compression.recovery.operators import table
+from tests.recovery.cases import CASES
+from tests.recovery.one_node import Case, build, values
 
 FOREIGN = {"OneHot"}
 """Not in the table: onnxruntime runs them."""

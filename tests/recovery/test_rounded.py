@@ -6,22 +6,21 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-torch = pytest.importorskip("torch")
-
-from compression import graph, runtime, statistics  # noqa: E402  # only with torch
-from compression.calibration.evidence import Evidence  # noqa: E402
-from compression.job import OutputSpec  # noqa: E402
-from compression.passes import quantization, recovery  # noqa: E402
-from compression.recovery.interpreter import Interpreter, tensors  # noqa: E402
-from compression.recovery.judging import Judge  # noqa: E402
-from compression.recovery.nodes import Node, read  # noqa: E402
-from compression.recovery.operators import quantizing  # noqa: E402
-from compression.recovery.optimizer import Adam  # noqa: E402
-from compression.recovery.parameters import Kind, Parameters  # noqa: E402
-from tests.fixtures import models, renders  # noqa: E402
+from compression import graph, runtime, statistics
+from compression.calibration.evidence import Evidence
+from compression.job import OutputSpec
+from compression.passes import quantization, recovery
+from compression.recovery.interpreter import Interpreter, tensors
+from compression.recovery.judging import Judge
+from compression.recovery.nodes import Node, read
+from compression.recovery.operators import quantizing
+from compression.recovery.optimizer import Adam
+from compression.recovery.parameters import Kind, Parameters
+from tests.fixtures import models, renders
 
 OUTPUTS = (OutputSpec(name="logits", kind="logits"),)
 IMAGES = renders.digits(300, seed=5)[0]

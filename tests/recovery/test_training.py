@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from compression import graph  # noqa: E402  # only with torch
-from compression.calibration.evidence import Evidence  # noqa: E402
-from compression.errors import BadModel  # noqa: E402
-from compression.job import OutputSpec  # noqa: E402
-from compression.passes import recovery, structured_pruning  # noqa: E402
-from compression.recovery import checkpoints, ground  # noqa: E402
-from compression.recovery.judging import Judge  # noqa: E402
-from tests.fixtures import models, renders  # noqa: E402
+from compression import graph
+from compression.calibration.evidence import Evidence
+from compression.errors import BadModel
+from compression.job import OutputSpec
+from compression.passes import recovery, structured_pruning
+from compression.recovery import checkpoints, ground
+from compression.recovery.judging import Judge
+from tests.fixtures import models, renders
 
 OUTPUTS = (OutputSpec(name="logits", kind="logits"),)
 COUNT = 160
