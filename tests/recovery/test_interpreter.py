@@ -15,7 +15,7 @@ from tests.fixtures.models import FIXTURES, Fixture
 
 MODELS = {**FIXTURES, **more.MORE}
 FOREIGN = {"silero": {"If"}}
-IN_SUITE = ("svhn", "text-angle", "mnist", "silero", "silero-sequence")
+IN_SUITE = ("svhn", "text-angle", "mnist", "silero")
 EVERY = [
     name if name in IN_SUITE else pytest.param(name, marks=pytest.mark.prove) for name in MODELS
 ]

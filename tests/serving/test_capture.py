@@ -171,12 +171,11 @@ async def test_live_answers_are_compared_with_a_reference(tmp_path: Path) -> Non
     with serving.running() as server:
         server.load("m", two)
         async with comparing.shadow(job) as newest:
-            for _ in range(400):
-                server.call(server.supervisor.capture(wanted))
-                await asyncio.to_thread(post, server, [0.0], [1])
-                if newest().compared >= 5:
-                    break
-                await asyncio.sleep(0.02)
+            async with asyncio.timeout(120):  # it runs at idle priority
+                while newest().compared < 5:
+                    server.call(server.supervisor.capture(wanted))
+                    await asyncio.to_thread(post, server, [0.0], [1])
+                    await asyncio.sleep(0.02)
             found = newest()
     assert found.compared >= 5
     assert found.agreement is not None
