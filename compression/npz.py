@@ -84,7 +84,7 @@ class Archive:
                     self.arrays[entry.filename.removesuffix(".npy")] = self._add(archive, entry)
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
             raise self._bad(f"not an .npz, or damaged ({error})") from error
-        except (NotImplementedError, RuntimeError) as error:
+        except (NotImplementedError, RuntimeError) as error:  # what zipfile raises for just these
             raise self._bad(f"compressed or encrypted in an unknown way ({error})") from error
         except OSError as error:
             raise self._bad(str(error)) from error

@@ -1,7 +1,6 @@
 """What a training has so far, in one file that is old or new after a power cut, never half."""
 
 import contextlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,18 +42,8 @@ def save(path: Path, state: State, *, key: str) -> None:
     numbers = (state.rate, state.spent_s, state.steps, state.best_score, state.evaluations)
     arrays["::numbers"] = np.array(numbers, np.float64)
     arrays["::key"] = np.array(key)
-    beside = path.with_name(path.name + ".partial")
-    try:
-        with beside.open("wb") as file:  # not through memory, which holds it all already
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    durable.sync_folder(path.parent)
+    with durable.replacing(path) as file:  # not through memory, which holds it all already
+        np.savez(file, **arrays)
 
 
 def load(path: Path, *, key: str) -> State | None:

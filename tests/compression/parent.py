@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -77,6 +77,11 @@ def follow(
     memory: Callable[[MemoryJob], MemoryPeaks | Failed] = see_memory,
 ) -> list[Words]:
     """Run a worker to its end and return what it said; trials are answered as they are asked."""
+    answers: dict[type[Words], tuple[str, Callable[[Any], Words]]] = {
+        TrialRequest: ("measurement", trial),
+        KernelRequest: ("kernels", time_kernels),
+        MemoryRequest: ("memory", memory),
+    }
     said: list[Words] = []
     with start("compression.worker") as worker:
         assert worker.stdin is not None
@@ -87,32 +92,11 @@ def follow(
             word = WORDS.validate_json(line)
             said.append(word)
             on_word(word, worker)
-            if isinstance(word, TrialRequest) and worker.poll() is None:
-                found = trial(word.job)
-                answer = (
-                    TrialAnswer(measurement=found)
-                    if isinstance(found, Measurement)
-                    else TrialAnswer(failed=found)
-                )
-                worker.stdin.write(answer.to_json() + b"\n")
-                worker.stdin.flush()
-            if isinstance(word, KernelRequest) and worker.poll() is None:
-                timed = time_kernels(word.job)
-                told = (
-                    TrialAnswer(kernels=timed)
-                    if isinstance(timed, KernelCosts)
-                    else TrialAnswer(failed=timed)
-                )
-                worker.stdin.write(told.to_json() + b"\n")
-                worker.stdin.flush()
-            if isinstance(word, MemoryRequest) and worker.poll() is None:
-                seen = memory(word.job)
-                here = (
-                    TrialAnswer(memory=seen)
-                    if isinstance(seen, MemoryPeaks)
-                    else TrialAnswer(failed=seen)
-                )
-                worker.stdin.write(here.to_json() + b"\n")
+            if type(word) in answers and worker.poll() is None:
+                field, ask = answers[type(word)]
+                found = ask(word.job)
+                given = {"failed" if isinstance(found, Failed) else field: found}
+                worker.stdin.write(TrialAnswer(**given).to_json() + b"\n")
                 worker.stdin.flush()
             if isinstance(word, Done | Failed):
                 break
