@@ -16,26 +16,15 @@ from compression.job import (
     TrialAnswer,
 )
 from compression.words import Words
-from tests.compression import parent
-from tests.compression.test_worker import pretend
+from tests.compression import parent, small_jobs
+from tests.compression.pretended import pretend
 from tests.simulators import models
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> CompressJob:
-    path = models.mlp(tmp_path / "model.onnx", hidden=256)
-    np.savez(tmp_path / "inputs.npz", **models.sample_inputs(path, 400))
-    out = tmp_path / "out"
-    out.mkdir()
-    return CompressJob(
-        model_name="small",
-        model_path=str(path),
-        calibration_path=str(tmp_path / "inputs.npz"),
-        budget=Budget(size_ratio=0.18, min_agreement=0.8),
-        device_class=parent.HASWELL,
-        out_dir=str(out),
-        minutes=10,
-    )
+    budget = Budget(size_ratio=0.18, min_agreement=0.8)
+    return small_jobs.of_mlp(tmp_path, minutes=10, budget=budget)
 
 
 def ladder(said: list[Words]) -> Ladder:

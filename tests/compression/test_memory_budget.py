@@ -3,7 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from compression import ladder
@@ -21,9 +20,8 @@ from compression.job import (
     TrialRequest,
 )
 from compression.words import Words
-from tests.compression import parent
-from tests.compression.test_worker import pretend
-from tests.simulators import models
+from tests.compression import parent, small_jobs
+from tests.compression.pretended import pretend
 
 RUNTIME_MIB = 8.0
 """What any model takes, as the scripted scales have it."""
@@ -50,14 +48,7 @@ def trial(job: TrialJob) -> Measurement:
 
 @pytest.fixture
 def job(tmp_path: Path) -> CompressJob:
-    path = models.mlp(tmp_path / "model.onnx", hidden=256)
-    np.savez(tmp_path / "inputs.npz", **models.sample_inputs(path, 400))
-    out = tmp_path / "out"
-    out.mkdir()
-    return CompressJob(
-        model_name="small", model_path=str(path), calibration_path=str(tmp_path / "inputs.npz"),
-        device_class=parent.HASWELL, out_dir=str(out), minutes=10,
-    )  # fmt: skip
+    return small_jobs.of_mlp(tmp_path, minutes=10)
 
 
 def asked(job: CompressJob, share: float, **fields: float) -> Budget:

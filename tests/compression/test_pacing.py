@@ -16,7 +16,8 @@ from compression.choosing import refining
 from compression.choosing.exploring import Exploring
 from compression.job import CompressJob, Ladder, Measurement, PassSpec, TrialJob
 from tests.compression import parent
-from tests.compression.test_worker import FEW, done, pretend
+from tests.compression.pretended import pretend
+from tests.compression.small_jobs import FEW, done
 from tests.simulators import models
 
 

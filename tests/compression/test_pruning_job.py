@@ -9,7 +9,8 @@ import pytest
 from compression import report
 from compression.job import CompressJob, PassSpec, Recipe
 from tests.compression import parent
-from tests.compression.test_worker import done, pretend
+from tests.compression.pretended import pretend
+from tests.compression.small_jobs import done
 from tests.simulators import models
 
 HALF = Recipe(label="half", passes=(PassSpec(name="structured_pruning", parameters={"keep": 0.5}),))

@@ -18,17 +18,12 @@ from compression.errors import BadModel
 from compression.job import (
     Budget,
     CompressJob,
-    KernelJob,
     Ladder,
     PassSpec,
     Recipe,
-    Rejected,
-    Rung,
-    TrialAnswer,
-    TrialJob,
 )
 from tests.compression import parent
-from tests.compression.test_worker import pretend
+from tests.compression.pretended import Quiet
 from tests.simulators import models
 
 CUT = Recipe(
@@ -38,30 +33,6 @@ CUT = Recipe(
         PassSpec(name="stored"),
     ),
 )
-
-
-class Quiet:
-    """Hears everything, and answers trials with sizes alone."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, str]] = []
-
-    def progress(self, stage: str, message: str, fraction: float) -> None:
-        assert 0 <= fraction <= 1
-        self.said.append((stage, message))
-
-    def tried(self, found: Rung | Rejected) -> None: ...
-
-    def untried(self, left: tuple[Rejected, ...]) -> None: ...
-
-    def trial(self, job: TrialJob) -> TrialAnswer:
-        return TrialAnswer(measurement=pretend(job))
-
-    def kernels(self, job: KernelJob) -> TrialAnswer:
-        raise AssertionError(f"nobody needs {job}")
-
-    def memory(self, job: object) -> TrialAnswer:
-        raise AssertionError(f"nobody needs {job}")
 
 
 @pytest.fixture

@@ -6,29 +6,15 @@ from compression import agreement, runtime, samples
 from compression.choosing.climb import Climb
 from compression.job import (
     CompressJob,
-    KernelJob,
     Ladder,
-    Rejected,
-    Rung,
     TrialAnswer,
     TrialJob,
 )
-from tests.compression.test_worker import pretend
+from tests.compression.pretended import Quiet, pretend
 
 
-class Judging:
-    """Hears everything; answers trials by running both models."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, str]] = []
-
-    def progress(self, stage: str, message: str, fraction: float) -> None:
-        assert 0 <= fraction <= 1
-        self.said.append((stage, message))
-
-    def tried(self, found: Rung | Rejected) -> None: ...
-
-    def untried(self, left: tuple[Rejected, ...]) -> None: ...
+class Judging(Quiet):
+    """Answers trials by running both models."""
 
     def trial(self, job: TrialJob) -> TrialAnswer:
         how = runtime.options(job.runtime)
@@ -42,12 +28,6 @@ class Judging:
                 judge.add(runtime.run(original, feeds), runtime.run(candidate, feeds))
         found = judge.agreement(job.split)
         return TrialAnswer(measurement=pretend(job).model_copy(update={"agreement": found}))
-
-    def kernels(self, job: KernelJob) -> TrialAnswer:
-        raise AssertionError(f"nobody needs {job}")
-
-    def memory(self, job: object) -> TrialAnswer:
-        raise AssertionError(f"nobody needs {job}")
 
 
 def climb(job: CompressJob) -> tuple[Ladder, Judging]:

@@ -11,7 +11,7 @@ import pytest
 from compression.job import Budget, CompressJob, Done, PassSpec, Progress, Recipe, Recovered
 from compression.words import Words
 from tests.compression import parent
-from tests.compression.test_worker import pretend
+from tests.compression.pretended import pretend
 from tests.recovery.test_gate import LOGITS, STORED, cut
 from tests.simulators import models
 
