@@ -26,7 +26,8 @@ from compression.alike.interval import Agreed, Running
 from compression.alike.labels import Labels
 from compression.alike.numbers import EXACT_DB, powers, sqnr_db
 from compression.errors import BadInputs
-from compression.job import Agreement, Labelled, OutputKind, OutputSpec, Split
+from compression.findings import Agreement, Labelled
+from compression.job import OutputKind, OutputSpec, Split
 
 __all__ = ["EXACT_DB", "Judge", "powers", "score", "sqnr_db"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from compression.job import Ladder, Rejected, Rung
+from compression.findings import Ladder, Rejected, Rung
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ from pydantic import ValidationError
 
 from compression import durable
 from compression.errors import BadInputs
-from compression.job import (
+from compression.findings import (
     Agreement,
-    Budget,
-    DeviceClass,
     Division,
     Ladder,
     Measurement,
@@ -20,6 +18,7 @@ from compression.job import (
     Rung,
     Sensitivity,
 )
+from compression.job import Budget, DeviceClass
 from compression.words import explain
 
 FILE = "ladder.json"

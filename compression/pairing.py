@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from compression import agreement
 from compression.alike import classes, numbers, roles, steps
 from compression.alike.detections import f1
-from compression.job import OutputSpec, Paired
+from compression.findings import Paired
+from compression.job import OutputSpec
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from compression import forecasts
-from compression.job import (
+from compression.findings import (
     Agreement,
     Division,
     Labelled,
@@ -12,8 +12,8 @@ from compression.job import (
     Recovered,
     Rejected,
     Rung,
-    Tried,
 )
+from compression.stream import Tried
 
 _HEAD = (
     "",

@@ -19,11 +19,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from compression import agreement, child, errors, runtime, samples
+from compression.findings import Measurement
 from compression.job import (
-    Failed,
     KernelCosts,
     KernelJob,
-    Measurement,
     MemoryJob,
     MemoryPeaks,
     OutputSpec,
@@ -35,6 +34,7 @@ from compression.meaning import kinds
 from compression.meaning.seen import Seen
 from compression.packed import reading
 from compression.ruler import answers, conditions, endings, footprint, interleaving
+from compression.stream import Failed
 from compression.words import explain
 
 _JOB: TypeAdapter[TrialJob | KernelJob | MemoryJob] = TypeAdapter(TrialJob | KernelJob | MemoryJob)

@@ -13,19 +13,15 @@ from pydantic import ValidationError
 
 from compression import child, errors, working
 from compression.choosing.climb import Climb
-from compression.job import (
-    CompressJob,
+from compression.findings import Rejected, Rung
+from compression.job import CompressJob, KernelJob, MemoryJob, TrialJob
+from compression.stream import (
     Done,
     Failed,
-    KernelJob,
     KernelRequest,
-    MemoryJob,
     MemoryRequest,
     Progress,
-    Rejected,
-    Rung,
     TrialAnswer,
-    TrialJob,
     TrialRequest,
     Tried,
 )

@@ -22,7 +22,7 @@ from agent.device import profile
 from agent.errors import BadInput, Refused
 from agent.host import compressor
 from agent.version import __version__
-from compression import durable, job, ladder, report
+from compression import durable, findings, job, ladder, report
 from compression.errors import NEEDS_TORCH, CompressionError
 from compression.page import document
 
@@ -141,14 +141,14 @@ def _say_how_it_begins(folder: job_folder.Folder, console: Console) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-async def _compress(work: job.CompressJob, memory_mib: float, console: Console) -> job.Ladder:
+async def _compress(work: job.CompressJob, memory_mib: float, console: Console) -> findings.Ladder:
     with Telling(console) as telling:
         return await compressor.compress(
             work, memory_mib=memory_mib, on_progress=telling.progress, on_tried=telling.tried
         )
 
 
-def _write_page(found: job.Ladder, folder: Path) -> Path:
+def _write_page(found: findings.Ladder, folder: Path) -> Path:
     made = document.Made(by=f"trimtab {__version__}", at_s=time.time())
     path = folder / PAGE
     try:
@@ -158,7 +158,7 @@ def _write_page(found: job.Ladder, folder: Path) -> Path:
     return path
 
 
-def _nothing_fits(name: str, found: job.Ladder) -> str:
+def _nothing_fits(name: str, found: findings.Ladder) -> str:
     nearest = ladder.nearest(found, found.budget)
     if nearest is None:
         return f"cannot fit {name} into the budget: no variant was made"

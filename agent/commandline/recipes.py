@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
-from compression.job import Ladder, Recipe
+from compression.findings import Ladder
+from compression.job import Recipe
 from compression.words import explain
 
 _RECIPES: TypeAdapter[tuple[Recipe, ...]] = TypeAdapter(tuple[Recipe, ...])

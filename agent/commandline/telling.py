@@ -9,7 +9,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from compression import report
-from compression.job import Progress, Tried
+from compression.stream import Progress, Tried
 
 
 class Telling:

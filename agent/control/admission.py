@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from compression import ladder
-from compression.job import Budget, Ladder, Measurement, Rung, Sha256
+from compression.findings import Ladder, Measurement, Rung
+from compression.job import Budget, Sha256
 
 
 @dataclass(frozen=True)

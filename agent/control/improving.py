@@ -10,7 +10,8 @@ from agent.control.variants import room_mib, serves, take_over
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
 from compression import ladder
-from compression.job import Rung, TrialJob
+from compression.findings import Rung
+from compression.job import TrialJob
 
 
 async def compress(record: Record, parts: Parts) -> Outcome:

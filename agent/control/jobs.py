@@ -9,7 +9,9 @@ from agent.control.parts import Parts, deployment_of
 from agent.control.record import Record
 from agent.protocol.manifest import Manifest
 from compression import report
-from compression.job import CompressJob, Progress, Rejected, Tried
+from compression.findings import Rejected
+from compression.job import CompressJob
+from compression.stream import Progress, Tried
 
 
 async def run(

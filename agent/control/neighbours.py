@@ -9,7 +9,8 @@ from agent.control.record import Deployment, Record, Variant
 from agent.control.states import REST
 from compression import ladder
 from compression.errors import BadInputs
-from compression.job import Budget, Measurement, Rung
+from compression.findings import Measurement, Rung
+from compression.job import Budget
 
 _LEAST_MIB = 1.0
 _LEAST_SHARE = 0.01

@@ -27,16 +27,9 @@ from agent.protocol.events import EventKind
 from agent.protocol.manifest import FileRef
 from agent.protocol.private import LoadReply, LoadRequest
 from agent.store.catalog import Catalog
-from compression.job import (
-    Budget,
-    CompressJob,
-    DeviceClass,
-    Ladder,
-    Measurement,
-    Progress,
-    TrialJob,
-    Tried,
-)
+from compression.findings import Ladder, Measurement
+from compression.job import Budget, CompressJob, DeviceClass, TrialJob
+from compression.stream import Progress, Tried
 
 TRIAL_SECONDS = 6.0
 """How long the rounds of one trial may take: a deployed device shares its cores with its work."""

@@ -10,7 +10,8 @@ from agent.errors import Corrupt, Unavailable
 from agent.protocol.commands import Strategy
 from agent.protocol.topics import check_name
 from compression import durable
-from compression.job import Budget, Measurement, Runtime, Sha256
+from compression.findings import Measurement
+from compression.job import Budget, Runtime, Sha256
 from compression.words import Words, explain
 
 

@@ -15,7 +15,8 @@ from agent.protocol.commands import Recompress, SetBudget
 from agent.protocol.manifest import Manifest
 from compression import ladder
 from compression.errors import BadInputs
-from compression.job import Budget, Ladder
+from compression.findings import Ladder
+from compression.job import Budget
 
 _COLLECTING = ("collect_inputs", "collect_minutes", "collect_hours")
 

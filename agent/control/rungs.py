@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agent.control.parts import Parts
 from agent.control.record import Variant
-from compression.job import Rung
+from compression.findings import Rung
 
 
 def variant(rung: Rung, *, version: int, folder: Path, parts: Parts) -> Variant:

@@ -8,7 +8,8 @@ from agent.control.variants import forecast_mib, room_mib, take_over
 from agent.errors import Refused
 from agent.protocol.manifest import Manifest
 from compression.errors import CannotRun
-from compression.job import Budget, Measurement, Runtime, TrialJob
+from compression.findings import Measurement
+from compression.job import Budget, Runtime, TrialJob
 
 
 async def start(record: Record, parts: Parts) -> Outcome:

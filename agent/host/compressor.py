@@ -15,22 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 from agent.host import children, talking
 from agent.host.breaks import Breaks, Outlasted, obeyed, unless
 from compression import errors
-from compression.job import (
-    CompressJob,
+from compression.findings import Ladder, Measurement
+from compression.job import CompressJob, KernelCosts, KernelJob, MemoryJob, MemoryPeaks, TrialJob
+from compression.stream import (
     Done,
     Failed,
     FromWorker,
-    KernelCosts,
-    KernelJob,
     KernelRequest,
-    Ladder,
-    Measurement,
-    MemoryJob,
-    MemoryPeaks,
     MemoryRequest,
     Progress,
     TrialAnswer,
-    TrialJob,
     TrialRequest,
     Tried,
 )

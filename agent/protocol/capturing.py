@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compression.job import Agreement, InputSpec, OutputSpec, Runtime, Sha256, Share
+from compression.findings import Agreement
+from compression.job import InputSpec, OutputSpec, Runtime, Sha256, Share
 from compression.words import Words
 
 CAPTURE_PATH = "/v2/trimtab/capture"

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from compression.alike import metrics
 from compression.alike.numbers import rank_correlation
 from compression.alike.rows import Roles
-from compression.job import Labelled, OutputKind, OutputSpec
+from compression.findings import Labelled
+from compression.job import OutputKind, OutputSpec
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]

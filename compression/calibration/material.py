@@ -11,7 +11,8 @@ import onnx
 from compression import graph, provenance, samples, statistics
 from compression.calibration import datafree, gathering, histograms, pacing, splits, synthesis
 from compression.calibration.evidence import Evidence
-from compression.job import CompressJob, Division, InputSpec, OutputSpec
+from compression.findings import Division
+from compression.job import CompressJob, InputSpec, OutputSpec
 from compression.meaning import description
 from compression.statistics import Range
 from compression.workplace import Workplace

@@ -10,7 +10,8 @@ import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from compression.job import Division, Split
+from compression.findings import Division
+from compression.job import Split
 
 Indices = tuple[int, ...]
 SHARES = (0.35, 0.3, 0.35)

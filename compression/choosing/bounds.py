@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from compression import ladder
 from compression.choosing import verdict
 from compression.choosing.preview import Preview
-from compression.job import Budget, Measurement
+from compression.findings import Measurement
+from compression.job import Budget
 
 MARGIN = 2.0
 """Times the measured noise, by which a bound of time is meant to be kept."""

@@ -16,15 +16,8 @@ from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener
 from compression.choosing.trying import Trying
 from compression.choosing.weighing import Scales
-from compression.job import (
-    CompressJob,
-    Ladder,
-    ModelRef,
-    Recipe,
-    Rejected,
-    Runtime,
-    Sensitivity,
-)
+from compression.findings import Ladder, ModelRef, Rejected, Sensitivity
+from compression.job import CompressJob, Recipe, Runtime
 from compression.latency import asking
 from compression.latency.table import Table
 from compression.regular import quantized

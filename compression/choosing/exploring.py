@@ -15,7 +15,8 @@ from compression.calibration.material import Material
 from compression.choosing import front, preview, refining, search, sensitivities, sparing
 from compression.choosing.preview import Preview
 from compression.choosing.search import DYNAMIC, WEIGHTS
-from compression.job import CompressJob, PassSpec, Recipe, Runtime, Sensitivity
+from compression.findings import Sensitivity
+from compression.job import CompressJob, PassSpec, Recipe, Runtime
 from compression.passes import quantization, rescaling, stored, unrolling
 
 GOOD_DB = 35.0

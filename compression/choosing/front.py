@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from compression import ladder
-from compression.job import Agreement
+from compression.findings import Agreement
 
 SAME_SHARE = 0.02
 """Ratios of time and size closer than this are the same."""

@@ -19,7 +19,8 @@ from compression import agreement, durable, pipeline, runtime, samples, working
 from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.errors import BadModel
-from compression.job import Agreement, PassSpec, Recipe, Runtime
+from compression.findings import Agreement
+from compression.job import PassSpec, Recipe, Runtime
 from compression.passes import naming, packed
 from compression.words import Words
 

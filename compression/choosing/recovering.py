@@ -23,7 +23,8 @@ from compression.choosing.bounds import Bounds
 from compression.choosing.preview import Preview
 from compression.choosing.schedule import Plan
 from compression.errors import NEEDS_TORCH
-from compression.job import Budget, Recipe, Recovered, Rejected, Runtime
+from compression.findings import Recovered, Rejected
+from compression.job import Budget, Recipe, Runtime
 
 NEEDS_INPUTS = "cannot recover: no inputs came with the model, and made-up ones teach nothing"
 NOTHING_TO_GAIN = (

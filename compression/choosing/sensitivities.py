@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import numpy_helper
 
-from compression.job import Recipe, Rung, Sensitivity
+from compression.findings import Rung, Sensitivity
+from compression.job import Recipe
 from compression.passes import quantization, rescaling
 
 TAKES: Mapping[str, tuple[str, ...]] = {

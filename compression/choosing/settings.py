@@ -16,7 +16,8 @@ arena stays: measured on ten models, without it none takes less memory than by t
 from collections.abc import Iterator
 
 from compression import ladder
-from compression.job import Budget, Measurement, Recipe, Runtime
+from compression.findings import Measurement
+from compression.job import Budget, Recipe, Runtime
 from compression.passes import prepared
 
 _TIMES = {"latency_p95_ms", "latency_ratio", "cpu_share", "request_rate_hz"}

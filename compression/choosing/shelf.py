@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from compression import durable, ladder
 from compression.calibration.material import sha256
-from compression.job import Agreement, Ladder, Measurement, Recipe, Rung, Runtime, Tried
+from compression.findings import Agreement, Ladder, Measurement, Rung
+from compression.job import Recipe, Runtime
 from compression.packed import reading
+from compression.stream import Tried
 
 
 class Shelf:

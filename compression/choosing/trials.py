@@ -6,17 +6,9 @@ from typing import Protocol
 from compression import working
 from compression.calibration.material import Material
 from compression.choosing.shelf import Shelf
-from compression.job import (
-    CompressJob,
-    KernelJob,
-    Measurement,
-    MemoryJob,
-    Rejected,
-    Rung,
-    Runtime,
-    TrialAnswer,
-    TrialJob,
-)
+from compression.findings import Measurement, Rejected, Rung
+from compression.job import CompressJob, KernelJob, MemoryJob, Runtime, TrialJob
+from compression.stream import TrialAnswer
 
 ROUNDS = 24
 MOST_SECONDS = 60.0

@@ -17,15 +17,9 @@ from compression.choosing.search import ORIGINAL
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Listener, Trials
 from compression.errors import CannotRun
-from compression.job import (
-    CompressJob,
-    Measurement,
-    Recipe,
-    Rejected,
-    Rung,
-    Runtime,
-    TrialAnswer,
-)
+from compression.findings import Measurement, Rejected, Rung
+from compression.job import CompressJob, Recipe, Runtime
+from compression.stream import TrialAnswer
 
 
 @dataclass(frozen=True)

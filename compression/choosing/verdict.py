@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from compression import ladder
 from compression.choosing import front
 from compression.choosing.preview import Preview
-from compression.job import Budget, Measurement
+from compression.findings import Measurement
+from compression.job import Budget
 from compression.ruler import timing
 
 DEFAULT_MIN_AGREEMENT = 0.98

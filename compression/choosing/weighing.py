@@ -14,8 +14,9 @@ from compression import durable, pipeline, working
 from compression.choosing import front, settings
 from compression.choosing.bounds import Bounds
 from compression.choosing.preview import Preview
-from compression.job import InputSpec, MemoryJob, PassSpec, Recipe, Runtime, TrialAnswer
+from compression.job import InputSpec, MemoryJob, PassSpec, Recipe, Runtime
 from compression.passes import packed, prepared
+from compression.stream import TrialAnswer
 from compression.words import Words
 
 MOST = 16

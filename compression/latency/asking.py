@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compression import working
-from compression.job import KernelJob, Runtime, TrialAnswer
+from compression.job import KernelJob, Runtime
 from compression.latency.kernels import Kernel
+from compression.stream import TrialAnswer
 
 KERNEL_S = 0.12
 """About what one kernel takes, loading and pauses among it; slow ones take longer."""

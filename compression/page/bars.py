@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from compression.job import Sensitivity
+from compression.findings import Sensitivity
 from compression.page.markup import Markup, element
 from compression.page.scale import Scale, number
 

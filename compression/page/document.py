@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from compression import forecasts, report
-from compression.job import Ladder, Rung
+from compression.findings import Ladder, Rung
 from compression.page import bars, style, tables, tradeoff
 from compression.page.markup import Child, Markup, element, join
 

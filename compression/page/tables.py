@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from compression import ladder, report
-from compression.forecasts import Forecast
-from compression.job import (
+from compression.findings import (
     Agreement,
     Ladder,
     Measurement,
@@ -14,6 +13,7 @@ from compression.job import (
     Rung,
     Sensitivity,
 )
+from compression.forecasts import Forecast
 from compression.page.markup import Child, Markup, element, join
 
 _RUNGS = ("", "Variant", "Size", "Latency", "CPU time", "Memory", "Agreement", "Budget")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from compression import ladder
-from compression.job import Budget, Ladder, Measurement
+from compression.findings import Ladder, Measurement
+from compression.job import Budget
 from compression.page import plot
 from compression.page.markup import Markup, element, join
 from compression.page.plot import Axis, Kind, Point

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from agent.protocol.events import Event, Live, Telemetry
-from compression.job import Budget, Measurement
+from compression.findings import Measurement
+from compression.job import Budget
 from deploy.demo import figures, story
 from deploy.demo.figures import Proportion
 from deploy.demo.plan import Plan, classes

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.protocol.events import Event
-from compression.job import Measurement
+from compression.findings import Measurement
 
 MEBI = 2**20
 _STATES = {

@@ -17,22 +17,15 @@ import onnx
 import pytest
 
 from compression import channels, graph, runtime, samples
-from compression.job import (
-    DeviceClass,
-    Failed,
-    KernelCosts,
-    KernelJob,
-    Measurement,
-    Runtime,
-    TrialAnswer,
-    TrialJob,
-)
+from compression.findings import Measurement
+from compression.job import DeviceClass, KernelCosts, KernelJob, Runtime, TrialJob
 from compression.latency import asking, forecasting, kernels
 from compression.latency.forecasting import Whole
 from compression.latency.table import Table
 from compression.passes import quantization
 from compression.pruning import costs, surgery
 from compression.statistics import ranges
+from compression.stream import Failed, TrialAnswer
 from tests.compression import parent
 from tests.fixtures import models, more
 from tests.fixtures.trained import collection

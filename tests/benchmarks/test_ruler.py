@@ -17,7 +17,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from compression.job import Measurement, OutputSpec, Runtime, TrialJob
+from compression.findings import Measurement
+from compression.job import OutputSpec, Runtime, TrialJob
 from tests.compression import parent
 from tests.simulators import models
 

@@ -13,7 +13,8 @@ import pytest
 
 from agent.commandline import job_folder
 from compression import ladder
-from compression.job import CompressJob, DeviceClass, Ladder, PassSpec, Recipe
+from compression.findings import Ladder
+from compression.job import CompressJob, DeviceClass, PassSpec, Recipe
 from tests.simulators import models
 
 STATIC = Recipe(label="static", passes=(PassSpec(name="quantization"),))

@@ -7,21 +7,23 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from compression.findings import Measurement
 from compression.job import (
     CompressJob,
     DeviceClass,
+    KernelCosts,
+    KernelJob,
+    MemoryJob,
+    MemoryPeaks,
+    TrialJob,
+)
+from compression.stream import (
     Done,
     Failed,
     FromWorker,
-    KernelCosts,
-    KernelJob,
     KernelRequest,
-    Measurement,
-    MemoryJob,
-    MemoryPeaks,
     MemoryRequest,
     TrialAnswer,
-    TrialJob,
     TrialRequest,
 )
 from compression.words import Words

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from compression.job import Agreement, KernelJob, Measurement, Rejected, Rung, TrialAnswer, TrialJob
+from compression.findings import Agreement, Measurement, Rejected, Rung
+from compression.job import KernelJob, TrialJob
+from compression.stream import TrialAnswer
 
 
 def pretend(

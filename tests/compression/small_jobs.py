@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from compression.choosing.search import STORED
-from compression.job import Budget, CompressJob, Done, PassSpec, Recipe
+from compression.job import Budget, CompressJob, PassSpec, Recipe
+from compression.stream import Done
 from compression.words import Words
 from tests.compression import parent
 from tests.simulators import models

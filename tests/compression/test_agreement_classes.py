@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from compression import agreement
 from compression.alike import classes, steps
-from compression.job import Agreement, OutputSpec
+from compression.findings import Agreement
+from compression.job import OutputSpec
 
 
 def spec(kind: str = "logits", **fields) -> OutputSpec:

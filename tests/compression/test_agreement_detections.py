@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from compression import agreement
 from compression.alike import matching, rows
 from compression.errors import BadInputs
-from compression.job import Agreement, OutputSpec
+from compression.findings import Agreement
+from compression.job import OutputSpec
 
 SEPARATE = [
     OutputSpec(name=name, kind="detections", role=name) for name in ("boxes", "scores", "classes")

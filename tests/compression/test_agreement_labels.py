@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from compression import agreement
 from compression.alike import metrics
-from compression.job import Labelled, OutputSpec
+from compression.findings import Labelled
+from compression.job import OutputSpec
 
 
 def spec(kind: str, name: str = "y", **fields) -> OutputSpec:

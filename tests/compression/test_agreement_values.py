@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 
 from compression import agreement
 from compression.alike import numbers, vectors
-from compression.job import Agreement, OutputSpec
+from compression.findings import Agreement
+from compression.job import OutputSpec
 
 
 def spec(kind: str, **fields) -> OutputSpec:

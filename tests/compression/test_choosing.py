@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from compression.choosing import front, refining, search, verdict
 from compression.choosing.preview import Preview
-from compression.job import Agreement, Budget, DeviceClass, PassSpec, Recipe
+from compression.findings import Agreement
+from compression.job import Budget, DeviceClass, PassSpec, Recipe
 from tests.compression.test_ladder import DEVICE, measured
 from tests.simulators import models
 

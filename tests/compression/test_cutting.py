@@ -6,15 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from compression.job import (
-    Budget,
-    CompressJob,
-    Done,
-    KernelCosts,
-    KernelRequest,
-    Ladder,
-    TrialAnswer,
-)
+from compression.findings import Ladder
+from compression.job import Budget, CompressJob, KernelCosts
+from compression.stream import Done, KernelRequest, TrialAnswer
 from compression.words import Words
 from tests.compression import parent, small_jobs
 from tests.compression.pretended import pretend

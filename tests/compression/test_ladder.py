@@ -6,20 +6,9 @@ import pytest
 
 from compression import ladder, report
 from compression.errors import BadInputs
-from compression.job import (
-    Agreement,
-    Budget,
-    DeviceClass,
-    Ladder,
-    Measurement,
-    ModelRef,
-    PassSpec,
-    Recipe,
-    Rejected,
-    Rung,
-    Runtime,
-    Tried,
-)
+from compression.findings import Agreement, Ladder, Measurement, ModelRef, Rejected, Rung
+from compression.job import Budget, DeviceClass, PassSpec, Recipe, Runtime
+from compression.stream import Tried
 
 DEVICE = DeviceClass(machine="x86_64", isa=("avx2",), cores=2, onnxruntime="1")
 SHA = "0" * 64

@@ -9,9 +9,10 @@ import pytest
 from onnx import helper
 
 from compression import runtime
-from compression.job import DeviceClass, Failed, KernelCosts, KernelJob, Runtime, TrialAnswer
+from compression.job import DeviceClass, KernelCosts, KernelJob, Runtime
 from compression.latency import asking, kernels, table
 from compression.latency.kernels import Kernel, Kernels
+from compression.stream import Failed, TrialAnswer
 from tests.compression import parent
 from tests.simulators import models
 

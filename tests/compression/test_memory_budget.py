@@ -6,19 +6,9 @@ from pathlib import Path
 import pytest
 
 from compression import ladder
-from compression.job import (
-    Budget,
-    CompressJob,
-    Done,
-    Ladder,
-    Measurement,
-    MemoryJob,
-    MemoryPeaks,
-    MemoryRequest,
-    Runtime,
-    TrialJob,
-    TrialRequest,
-)
+from compression.findings import Ladder, Measurement
+from compression.job import Budget, CompressJob, MemoryJob, MemoryPeaks, Runtime, TrialJob
+from compression.stream import Done, MemoryRequest, TrialRequest
 from compression.words import Words
 from tests.compression import parent, small_jobs
 from tests.compression.pretended import pretend

@@ -14,7 +14,8 @@ from compression.calibration import pacing
 from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.choosing.exploring import Exploring
-from compression.job import CompressJob, Ladder, Measurement, PassSpec, TrialJob
+from compression.findings import Ladder, Measurement
+from compression.job import CompressJob, PassSpec, TrialJob
 from tests.compression import parent
 from tests.compression.pretended import pretend
 from tests.compression.small_jobs import FEW, done

@@ -9,22 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.job import (
+from compression.findings import (
     Agreement,
-    Budget,
-    DeviceClass,
     Division,
     Labelled,
     Ladder,
     Measurement,
     ModelRef,
-    PassSpec,
-    Recipe,
     Rejected,
     Rung,
-    Runtime,
     Sensitivity,
 )
+from compression.job import Budget, DeviceClass, PassSpec, Recipe, Runtime
 from compression.page import bars, document, plot, scale
 from compression.page.markup import Markup, element
 

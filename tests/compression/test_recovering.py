@@ -15,13 +15,8 @@ from compression import pipeline, report
 from compression.choosing import recovering, room
 from compression.choosing.climb import Climb
 from compression.errors import BadModel
-from compression.job import (
-    Budget,
-    CompressJob,
-    Ladder,
-    PassSpec,
-    Recipe,
-)
+from compression.findings import Ladder
+from compression.job import Budget, CompressJob, PassSpec, Recipe
 from tests.compression import parent
 from tests.compression.pretended import Quiet
 from tests.simulators import models

@@ -3,8 +3,10 @@
 import pytest
 
 from compression import report
-from compression.job import Paired, Recipe, Recovered, Tried
+from compression.findings import Paired, Recovered
+from compression.job import Recipe
 from compression.page import document
+from compression.stream import Tried
 from tests.compression.test_page import MADE, ladder_of, measured, rung
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from compression import ladder
 from compression.choosing.shelf import Shelf
-from compression.job import Budget, ModelRef
+from compression.findings import ModelRef
+from compression.job import Budget
 from tests.compression.test_ladder import DEVICE
 
 

@@ -10,7 +10,9 @@ import pytest
 from onnx import helper
 
 from compression import runtime
-from compression.job import Budget, CompressJob, Done, Failed, Ladder
+from compression.findings import Ladder
+from compression.job import Budget, CompressJob
+from compression.stream import Done, Failed
 from compression.words import Words
 from tests.compression import parent
 from tests.compression.test_equality import quantized_nodes

@@ -7,7 +7,8 @@ import pytest
 from compression import pipeline
 from compression.choosing import sparing
 from compression.choosing.preview import Preview
-from compression.job import Agreement, Budget, PassSpec, Recipe
+from compression.findings import Agreement
+from compression.job import Budget, PassSpec, Recipe
 
 STORED = Recipe(label="int8 weights", passes=(PassSpec(name="stored"),))
 STATIC = Recipe(

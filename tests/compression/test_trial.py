@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from compression import runtime, samples
-from compression.job import Failed, Measurement, OutputSpec, Runtime, TrialJob
+from compression.findings import Measurement
+from compression.job import OutputSpec, Runtime, TrialJob
+from compression.stream import Failed
 from tests.compression import parent
 from tests.simulators import models
 

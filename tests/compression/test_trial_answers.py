@@ -8,8 +8,10 @@ from onnx import TensorProto, helper
 
 from compression import runtime
 from compression.errors import BadModel
-from compression.job import Failed, Measurement, OutputSpec, TrialJob
+from compression.findings import Measurement
+from compression.job import OutputSpec, TrialJob
 from compression.ruler import answers
+from compression.stream import Failed
 from tests.compression import parent
 from tests.simulators import models
 

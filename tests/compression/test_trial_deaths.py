@@ -16,8 +16,9 @@ from onnx import TensorProto, helper
 
 from agent.host import children, compressor
 from compression import errors
-from compression.job import Failed, OutputSpec, TrialJob
+from compression.job import OutputSpec, TrialJob
 from compression.ruler import endings
+from compression.stream import Failed
 from tests.compression import parent
 from tests.simulators import models
 

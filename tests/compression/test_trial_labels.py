@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from compression import report, runtime
-from compression.job import Measurement, OutputSpec, TrialJob
+from compression.findings import Measurement
+from compression.job import OutputSpec, TrialJob
 from tests.compression import parent
 from tests.simulators import models
 

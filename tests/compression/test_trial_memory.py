@@ -9,8 +9,10 @@ import pytest
 from onnx import helper
 
 from compression import samples
-from compression.job import Failed, InputSpec, Measurement, OutputSpec, TrialJob
+from compression.findings import Measurement
+from compression.job import InputSpec, OutputSpec, TrialJob
 from compression.ruler import resident
+from compression.stream import Failed
 from tests.compression import parent
 from tests.simulators import models
 

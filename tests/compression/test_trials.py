@@ -9,7 +9,8 @@ from compression.calibration.material import Material
 from compression.choosing import trials
 from compression.choosing.shelf import Shelf
 from compression.choosing.trials import Trials
-from compression.job import CompressJob, TrialAnswer, TrialJob
+from compression.job import CompressJob, TrialJob
+from compression.stream import TrialAnswer
 from tests.compression.test_ladder import DEVICE, measured
 from tests.simulators import models
 

@@ -11,7 +11,8 @@ from onnx import numpy_helper
 from compression import pipeline, report, runtime, statistics
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
-from compression.job import Measurement, PassSpec, Recipe
+from compression.findings import Measurement
+from compression.job import PassSpec, Recipe
 from compression.packed import writing
 from compression.passes import unstructured_pruning
 from compression.passes.unstructured_pruning import Settings

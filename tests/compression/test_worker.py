@@ -7,13 +7,8 @@ import pytest
 
 from compression import ladder, runtime, samples
 from compression.calibration.material import sha256
-from compression.job import (
-    CompressJob,
-    Progress,
-    Recipe,
-    TrialRequest,
-    Tried,
-)
+from compression.job import CompressJob, Recipe
+from compression.stream import Progress, TrialRequest, Tried
 from tests.compression import parent, small_jobs
 from tests.compression.pretended import pretend
 from tests.compression.small_jobs import FEW, STATIC, changed, done

@@ -12,15 +12,9 @@ import pytest
 
 from compression import ladder
 from compression.calibration.material import sha256
-from compression.job import (
-    Budget,
-    CompressJob,
-    Done,
-    Failed,
-    Measurement,
-    TrialJob,
-    TrialRequest,
-)
+from compression.findings import Measurement
+from compression.job import Budget, CompressJob, TrialJob
+from compression.stream import Done, Failed, TrialRequest
 from compression.words import Words
 from tests.compression import parent, small_jobs
 from tests.compression.pretended import pretend

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from compression import report
-from compression.job import (
-    Budget,
-    CompressJob,
-    Division,
-    Failed,
-    Measurement,
-    TrialJob,
-    TrialRequest,
-)
+from compression.findings import Division, Measurement
+from compression.job import Budget, CompressJob, TrialJob
+from compression.stream import Failed, TrialRequest
 from tests.compression import parent, small_jobs
 from tests.compression.pretended import pretend
 from tests.compression.small_jobs import FEW, changed, done

@@ -12,7 +12,8 @@ from agent.protocol import sketch
 from agent.protocol.capturing import Compared
 from agent.protocol.sketch import Sketch
 from compression.alike.interval import wilson
-from compression.job import Agreement, Budget
+from compression.findings import Agreement
+from compression.job import Budget
 from tests.control.orders import deploy, ended
 from tests.simulators.world import World, measured
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.protocol.events import ModelTelemetry, Telemetry
 from agent.protocol.sketch import Quantiles, Sketch
-from compression.job import Agreement, Measurement
+from compression.findings import Agreement, Measurement
 from deploy.demo import figures
 
 SHA_A, SHA_B = "a" * 64, "b" * 64

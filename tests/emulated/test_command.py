@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compression.job import Ladder
+from compression.findings import Ladder
 from tests.emulated import emulation, processors
 from tests.fixtures.trained import collection
 

@@ -14,7 +14,8 @@ from agent.host import breaks as breaking
 from agent.host import compressor
 from agent.host.breaks import Breaks, Outlasted, unless
 from compression import working
-from compression.job import CompressJob, DeviceClass, Ladder, PassSpec, Recipe
+from compression.findings import Ladder
+from compression.job import CompressJob, DeviceClass, PassSpec, Recipe
 from tests.simulators import models
 from tests.simulators.waiting import until
 

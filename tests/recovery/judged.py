@@ -4,12 +4,9 @@ from pathlib import Path
 
 from compression import agreement, runtime, samples
 from compression.choosing.climb import Climb
-from compression.job import (
-    CompressJob,
-    Ladder,
-    TrialAnswer,
-    TrialJob,
-)
+from compression.findings import Ladder
+from compression.job import CompressJob, TrialJob
+from compression.stream import TrialAnswer
 from tests.compression.pretended import Quiet, pretend
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compression.job import Budget, CompressJob, Ladder, OutputSpec, PassSpec, Recipe
+from compression.findings import Ladder
+from compression.job import Budget, CompressJob, OutputSpec, PassSpec, Recipe
 from tests.compression import parent
 from tests.fixtures import more
 from tests.recovery import judged

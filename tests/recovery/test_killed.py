@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compression.job import Budget, CompressJob, Done, PassSpec, Progress, Recipe, Recovered
+from compression.findings import Recovered
+from compression.job import Budget, CompressJob, PassSpec, Recipe
+from compression.stream import Done, Progress
 from compression.words import Words
 from tests.compression import parent
 from tests.compression.pretended import pretend

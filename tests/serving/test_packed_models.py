@@ -14,7 +14,8 @@ from agent.serving import runtime
 from compression import report
 from compression.choosing.shelf import Shelf
 from compression.errors import BadModel
-from compression.job import Measurement, Recipe, Runtime, TrialJob
+from compression.findings import Measurement
+from compression.job import Recipe, Runtime, TrialJob
 from compression.packed import reading, writing
 from deploy import onnx_facts
 from tests.compression.test_page import DEVICE, ladder_of, measured

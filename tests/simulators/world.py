@@ -35,24 +35,19 @@ from agent.protocol.manifest import FileRef, Files, Manifest
 from agent.protocol.private import LoadReply, LoadRequest
 from agent.store.catalog import Catalog
 from compression import ladder
+from compression.findings import Agreement, Ladder, Measurement, ModelRef, Rung
 from compression.job import (
-    Agreement,
     Budget,
     CompressJob,
     DeviceClass,
     InputSpec,
-    Ladder,
-    Measurement,
-    ModelRef,
     OutputSpec,
     PassSpec,
-    Progress,
     Recipe,
-    Rung,
     Runtime,
     TrialJob,
-    Tried,
 )
+from compression.stream import Progress, Tried
 
 DEVICE = DeviceClass(machine="aarch64", isa=("asimddp",), cores=4, onnxruntime="1.31.1")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from compression.job import Ladder
+from compression.findings import Ladder
 from tests.benchmarks.peers.material import Material
 
 ANSWERED = {0, 3}
