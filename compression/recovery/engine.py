@@ -73,6 +73,7 @@ def recover(
     largest = equality.check(student, model, first)
     teacher = Teacher(original, student.taught(), threads=asked.threads)
     student.begin(first, teacher.answer(first))
+    # What cannot be compared has been dropped: a teacher that makes no more than is asked for.
     teacher = Teacher(original, student.taught(), threads=asked.threads)
     batches = second is not None and takes_batches(teacher, first, second)
     bound = (1 - STOCK) * evidence.work_memory_mib * 2**20
@@ -83,30 +84,31 @@ def recover(
         0.0,
     )
     judge = Judge(original, outputs, threads=asked.threads)
-    kinds = {spec.kind for spec in outputs}
-    mixes = batches and bool(kinds) and kinds <= {"logits"}
-    training = Training(
-        student, teacher, judge, divided,
-        Plan(
-            seconds=asked.seconds, steps=asked.steps, rate=asked.learning_rate, batch=asked.batch,
-            runs_of=runs_of, seed=asked.seed, stock_bytes=STOCK * evidence.work_memory_mib * 2**20,
-            augmenter=Augmenter(asked.augmentation, mixes=mixes),
-            checkpoint=asked.folder / checkpoints.NAME if asked.folder else None,
-            key=_key(model, original, asked), report=report,
-        ),
+    mixes = batches and {spec.kind for spec in outputs} == {"logits"}
+    plan = Plan(
+        seconds=asked.seconds, steps=asked.steps, rate=asked.learning_rate, batch=asked.batch,
+        runs_of=runs_of, seed=asked.seed, stock_bytes=STOCK * evidence.work_memory_mib * 2**20,
+        augmenter=Augmenter(asked.augmentation, mixes=mixes),
+        checkpoint=asked.folder / checkpoints.NAME if asked.folder else None,
+        key=_key(model, original, asked), report=report,
     )  # fmt: skip
+    training = Training(student, teacher, judge, divided, plan)
     training.run()
     made = student.written()
-    promised = equality.check(student, made, first)
-    deployed = equality.apart(student, made, first, optimization="all", rounded=True)
     verdict = judge.verdict(model, made, divided.feeds("judge"))
-    differ = f"torch and onnxruntime differ by {promised:.1e}, as deployed by {deployed:.1e}"
-    report(f"{differ}; {verdict.reason}", 1.0)
+    report(f"{_differences(student, made, first)}; {verdict.reason}", 1.0)
     if not (verdict.promising if asked.judged_later else verdict.better):
         raise BadModel(
             f"cannot recover by training at rate {training.state.rate:g}: {verdict.reason}"
         )
     return made
+
+
+def _differences(student: Student, made: onnx.ModelProto, feeds: Arrays) -> str:
+    """How far what was trained is from what onnxruntime computes, plainly and as deployed."""
+    promised = equality.check(student, made, feeds)
+    deployed = equality.apart(student, made, feeds, optimization="all", rounded=True)
+    return f"torch and onnxruntime differ by {promised:.1e}, as deployed by {deployed:.1e}"
 
 
 def _student(

@@ -68,10 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             allow_unverified=arguments.allow_unverified,
             priority=arguments.priority,
             weight=arguments.weight,
-            collect_inputs=arguments.collect_inputs,
-            collect_hours=arguments.collect_hours,
-            collect_minutes=min(10.0, arguments.collect_hours * 60),
-            observe_minutes=arguments.observe_minutes,
+            **options.live_inputs(arguments),
         )
     except ValidationError as error:
         raise BadInput(f"cannot deploy: {explain(error)}") from error

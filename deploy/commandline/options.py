@@ -76,6 +76,16 @@ def add_observing(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def live_inputs(arguments: argparse.Namespace) -> dict[str, float]:
+    """What was said of collecting and observing, as fields of a command."""
+    return {
+        "collect_inputs": arguments.collect_inputs,
+        "collect_hours": arguments.collect_hours,
+        "collect_minutes": min(10.0, arguments.collect_hours * 60),
+        "observe_minutes": arguments.observe_minutes,
+    }
+
+
 def audience(arguments: argparse.Namespace) -> str:
     """`device/ID` or `group/NAME`."""
     return f"device/{arguments.device}" if arguments.device else f"group/{arguments.group}"

@@ -42,10 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             when="now" if arguments.now else "idle",
             minutes=arguments.minutes,
             recover_minutes=arguments.recover_minutes,
-            collect_inputs=arguments.collect_inputs,
-            collect_hours=arguments.collect_hours,
-            collect_minutes=min(10.0, arguments.collect_hours * 60),
-            observe_minutes=arguments.observe_minutes,
+            **options.live_inputs(arguments),
         )
     except ValidationError as error:
         raise BadInput(f"cannot recompress: {explain(error)}") from error
