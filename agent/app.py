@@ -27,7 +27,7 @@ from agent.device import energy, headroom, idleness, profile
 from agent.device.lately import Watch
 from agent.device.sd_notify import Notifier
 from agent.errors import BadInput
-from agent.host import comparing, compressor
+from agent.host import best_so_far, comparing, trials
 from agent.host.supervisor import Supervisor
 from agent.link.messages import Will
 from agent.link.mqtt import Link
@@ -173,8 +173,8 @@ class App:
             catalog=catalog,
             fetch_manifest=puller.manifest,
             fetch_file=puller.file,
-            trial=compressor.trial,
-            compress=partial(compressor.compress, memory_mib=settings.worker_memory_mib),
+            trial=trials.trial,
+            compress=partial(best_so_far.compress, memory_mib=settings.worker_memory_mib),
             leisure=self._leisure,
             load=self._supervisor.load,
             unload=self._unload,

@@ -30,6 +30,8 @@ was 0.03 to 1.7 % for four models."""
 SAME_SPEED = 0.1
 """What is slower than the fastest by less than this share may come first by being smaller."""
 
+DEFAULT_MIN_AGREEMENT = 0.98
+"""Where nobody says how alike the answers must be."""
 _Figure = Callable[[Measurement], float]
 # Budget field -> (what it is called, unit, how the measurement says it). All are upper bounds.
 BOUNDS: dict[str, tuple[str, str, _Figure]] = {
@@ -45,6 +47,11 @@ BOUNDS: dict[str, tuple[str, str, _Figure]] = {
     "size_ratio": ("size ratio", "", lambda m: m.size_mib / max(m.original_size_mib, 1e-9)),
     "threads": ("threads", "", lambda m: m.threads),
 }
+
+
+def whole(budget: Budget) -> Budget:
+    """Return the budget with the least agreement that holds where nobody gave one."""
+    return budget.over(Budget(min_agreement=DEFAULT_MIN_AGREEMENT))
 
 
 def cpu_share(measurement: Measurement, *, rate_hz: float, cores: int) -> float:

@@ -13,7 +13,7 @@ from agent import outputs
 from agent.commandline import as_measured, shapes
 from agent.commandline.failures import as_exit_error
 from agent.errors import BadInput
-from agent.host import compressor
+from agent.host import trials
 from compression import report
 from compression.errors import CompressionError
 from compression.job import TrialJob
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         rounds=200,
     )
     try:
-        measurement = asyncio.run(compressor.trial(trial))
+        measurement = asyncio.run(trials.trial(trial))
     except CompressionError as error:
         raise as_exit_error(error) from error
     if arguments.json:

@@ -41,7 +41,7 @@ RUNTIME_MIB = 64.0
 
 
 class Compress(Protocol):
-    """Runs one job to its ladder; see agent.host.compressor.compress."""
+    """Runs one job to its ladder; see agent.host.best_so_far.compress."""
 
     def __call__(
         self,

@@ -87,10 +87,14 @@ def _limit(pid: int, limits: Limits) -> None:
 async def kill(process: asyncio.subprocess.Process) -> None:
     """Kill the child's whole group and wait until it is gone. Fine to call twice."""
     # Dead or not: what it started is in its group, and would go on.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    try:
         os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
+    except ProcessLookupError:
+        pass
+    except PermissionError:  # something in its group is another user's
+        # Not as a rule: Popen looks whether it is dead first, and takes its exit status from those
+        # who wait for it, who would then report 255.
+        if process.returncode is None:
             process.kill()
     await process.wait()
 

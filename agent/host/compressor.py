@@ -1,7 +1,7 @@
 """The parent's side of a compression job: runs the worker, and every trial that it asks for.
 
 The worker runs at idle priority and may not start anything, so the trials are children of
-this process, at the priority that serving has.
+this process, at the priority that serving has (agent.host.trials).
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.host import children, talking
+from agent.host import children, talking, trials
 from agent.host.breaks import Breaks, Outlasted, obeyed, unless
 from compression import errors
-from compression.findings import Ladder, Measurement
-from compression.job import CompressJob, KernelCosts, KernelJob, MemoryJob, MemoryPeaks, TrialJob
+from compression.findings import Ladder
+from compression.job import CompressJob
 from compression.stream import (
     Done,
     Failed,
@@ -24,7 +24,6 @@ from compression.stream import (
     KernelRequest,
     MemoryRequest,
     Progress,
-    TrialAnswer,
     TrialRequest,
     Tried,
 )
@@ -32,85 +31,12 @@ from compression.words import explain
 from compression.working import Stopped
 
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
-_FROM_TRIAL: TypeAdapter[Measurement | KernelCosts | MemoryPeaks | Failed] = TypeAdapter(
-    Measurement | KernelCosts | MemoryPeaks | Failed
-)
-_GRACE_S = 60.0
-"""Beyond the time that a child was given: import, load, and one run of a slow model."""
 _LEAST_MINUTES = 1.0
 """For a worker that goes on with what another one has begun."""
-_TRIAL_LIMITS = children.Limits(first_to_die=True)
 
 
 def _ignore(_: object) -> None:
     pass
-
-
-async def trial(job: TrialJob) -> Measurement:
-    """Measure one candidate in a process of its own.
-
-    Raises:
-        CannotRun: it died or took too long; how is in the message.
-        BadModel, BadInputs: as the trial says.
-        Unavailable: no process can be started.
-    """
-    answer = await _run(job)
-    if not isinstance(answer, Measurement):
-        raise errors.CompressionError("cannot understand the trial: it measured something else")
-    return answer
-
-
-async def _run(
-    job: TrialJob | KernelJob | MemoryJob, breaks: Breaks | None = None
-) -> Measurement | KernelCosts | MemoryPeaks:
-    many = len(job.ways) if isinstance(job, MemoryJob) else 1
-    limit_s = many * job.seconds * 3 + _GRACE_S
-    async with talking.running("compression.trial", _TRIAL_LIMITS) as child, _among(breaks, child):
-        await child.tell(job.to_json())
-        try:
-            async with asyncio.timeout(limit_s):
-                line = await child.line()
-                how = "" if line else await child.death()
-        except TimeoutError:
-            raise errors.CannotRun(f"cannot run here: no result after {limit_s:.0f} s") from None
-        if not line:
-            raise talking.with_log(errors.CannotRun(f"cannot run here: {how}"), child)
-        answer = _FROM_TRIAL.validate_json(line)
-    if isinstance(answer, Failed):
-        raise errors.from_wire(answer.kind, answer.message)
-    return answer
-
-
-async def _answer(
-    request: TrialRequest | KernelRequest | MemoryRequest, breaks: Breaks | None = None
-) -> TrialAnswer:
-    try:
-        found = await _run(request.job, breaks)
-        if isinstance(found, MemoryPeaks):
-            return TrialAnswer(memory=found)
-        if isinstance(found, KernelCosts):
-            return TrialAnswer(kernels=found)
-        return TrialAnswer(measurement=found)
-    except errors.CompressionError as error:
-        return TrialAnswer(failed=Failed(**errors.to_wire(error)))
-
-
-@contextlib.asynccontextmanager
-async def _among(breaks: Breaks | None, child: talking.Child) -> AsyncIterator[None]:
-    """Count a trial among the work's own, where anybody asks whose time it takes."""
-    with breaks.counting(child) if breaks else contextlib.nullcontext():
-        yield
-
-
-async def _undisturbed(
-    request: TrialRequest | KernelRequest | MemoryRequest, breaks: Breaks | None
-) -> TrialAnswer:
-    """Answer by a trial that no break disturbs: what was measured in one means nothing."""
-    while breaks is not None:
-        await breaks.ended()
-        with contextlib.suppress(Outlasted):
-            return await unless(breaks.begun(), _answer(request, breaks))
-    return await _answer(request)
 
 
 async def compress(
@@ -133,7 +59,7 @@ async def compress(
     """
     limits = children.Limits(idle=True, data_mib=memory_mib, first_to_die=True)
     if breaks is None:
-        async with talking.running("compression.worker", limits) as child, _limited(job):
+        async with talking.running("compression.worker", limits) as child, _limited(job, child):
             await child.tell(job.to_json())
             return await _converse(child, on_progress, on_tried)
     while True:
@@ -145,7 +71,7 @@ async def compress(
                     talking.running(
                         "compression.worker", limits, descriptors=[stopped.descriptor]
                     ) as child,
-                    _limited(job) as deadline,
+                    _limited(job, child) as deadline,
                 ):
                     await child.tell(job.to_json())
                     return await _obedient(
@@ -172,14 +98,15 @@ async def _obedient(
 
 
 @contextlib.asynccontextmanager
-async def _limited(job: CompressJob) -> AsyncIterator[asyncio.Timeout]:
-    limit_s = (job.minutes + job.recover_minutes) * 60 + _GRACE_S
+async def _limited(job: CompressJob, child: talking.Child) -> AsyncIterator[asyncio.Timeout]:
+    limit_s = (job.minutes + job.recover_minutes) * 60 + trials.GRACE_S
     try:
         async with asyncio.timeout(limit_s) as deadline:
             yield deadline
     except TimeoutError:
         raise errors.OutOfBudget(
-            f"cannot finish compressing {job.model_name}: stopped after {limit_s:.0f} s"
+            f"cannot finish compressing {job.model_name}: stopped after {limit_s:.0f} s, in which "
+            f"the worker had the processor for {child.cpu_s():.0f} s"
         ) from None
 
 
@@ -202,7 +129,7 @@ async def _converse(
             case Tried():
                 on_tried(message)
             case TrialRequest() | KernelRequest() | MemoryRequest():
-                await child.tell((await _undisturbed(message, breaks)).to_json())
+                await child.tell((await trials.undisturbed(message, breaks)).to_json())
             case Done():
                 return message.ladder
             case Failed():

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+import psutil
+
 from agent.host import children
 
 TAIL_LINES = 20
@@ -50,6 +52,14 @@ class Child:
         with contextlib.suppress(ConnectionError):  # its death shows in line()
             self.process.stdin.write(message + b"\n")
             await self.process.stdin.drain()
+
+    def cpu_s(self) -> float:
+        """Seconds of the processor that it has had; 0 where it is gone."""
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
     async def death(self) -> str:
         """How it ended and what it said last."""

@@ -46,7 +46,7 @@ class Trying:
     ) -> None:
         self.rungs: list[Rung] = []
         self.rejected: list[Rejected] = []
-        self.budget = verdict.whole(job.budget)
+        self.budget = ladder.whole(job.budget)
         self._job = job
         self._material = material
         self._shelf = shelf

@@ -12,8 +12,6 @@ from compression.findings import Measurement
 from compression.job import Budget
 from compression.ruler import timing
 
-DEFAULT_MIN_AGREEMENT = 0.98
-"""Where nobody says how alike the answers must be."""
 MOST_RUNGS = 6
 """Candidates that get a trial because they look as if they met the budget."""
 MOST_MISSES = 2
@@ -26,14 +24,9 @@ WORTH = 0.95
 """A candidate has to be smaller or faster than the original: below this share of it."""
 
 
-def whole(budget: Budget) -> Budget:
-    """Return the budget with the least agreement that holds where nobody gave one."""
-    return budget.over(Budget(min_agreement=DEFAULT_MIN_AGREEMENT))
-
-
 def least_agreement(budget: Budget) -> float:
     """Return the agreement below which a candidate is not kept."""
-    return DEFAULT_MIN_AGREEMENT if budget.min_agreement is None else budget.min_agreement
+    return ladder.whole(budget).min_agreement or 0.0
 
 
 def before(look: Preview, budget: Budget, *, size_mib: float, peak_mib: float = 0.0) -> str | None:

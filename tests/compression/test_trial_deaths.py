@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from agent.host import children, compressor
+from agent.host import children, trials
 from compression import errors
 from compression.job import OutputSpec, TrialJob
 from compression.ruler import endings
@@ -79,7 +79,7 @@ def hungry(tmp_path: Path, *, mib: int, name: str = "hungry.onnx") -> TrialJob:
 
 async def cannot_run(job: TrialJob) -> str:
     with pytest.raises(errors.CannotRun) as caught:
-        await compressor.trial(job)
+        await trials.trial(job)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -105,7 +105,7 @@ async def test_an_illegal_instruction_is_told_end_to_end(
 async def test_memory_beyond_a_limit_is_told_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compressor, "_TRIAL_LIMITS", children.Limits(data_mib=700))
+    monkeypatch.setattr(trials, "_LIMITS", children.Limits(data_mib=700))
     text = await cannot_run(hungry(tmp_path, mib=1024))
     assert text.startswith("cannot run hungry.onnx here: out of memory (")
 
@@ -118,7 +118,7 @@ async def test_memory_that_no_device_has_is_told(tmp_path: Path) -> None:
 async def test_a_model_that_never_ends_is_killed_by_the_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compressor, "_GRACE_S", 1.0)
+    monkeypatch.setattr(trials, "GRACE_S", 1.0)
     assert await cannot_run(endless(tmp_path)) == "cannot run here: no result after 4 s"
 
 
@@ -171,7 +171,7 @@ def test_a_measuring_child_that_is_killed_is_told_with_the_likely_cause(
 
 async def test_a_trial_that_dies_beside_the_original_is_told(tmp_path: Path) -> None:
     job = endless(tmp_path)
-    trial = asyncio.ensure_future(compressor.trial(job))
+    trial = asyncio.ensure_future(trials.trial(job))
     found: list[int] = []
     deadline = time.monotonic() + 30
     while not found and time.monotonic() < deadline:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.host import compressor
+from agent.host import trials
 from compression.job import TrialJob
 from tests.simulators import models
 
@@ -32,7 +32,7 @@ async def test_onnxruntime_reports_to_nobody(
     np.savez(tmp_path / "x.npz", **models.sample_inputs(model, 4))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    await compressor.trial(
+    await trials.trial(
         TrialJob(
             candidate_path=str(model), original_path=str(model), rounds=3, seconds=1,
             inputs_path=str(tmp_path / "x.npz"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.errors import BadInput, Corrupt
-from agent.host import compressor
+from agent.host import trials
 from agent.serving import runtime
 from compression import report
 from compression.choosing.shelf import Shelf
@@ -65,7 +65,7 @@ def trial(packed: Path, tmp_path: Path) -> Measurement:
         candidate_path=str(packed), original_path=str(plain),
         inputs_path=str(tmp_path / "i.npz"), rounds=3, seconds=2.0,
     )  # fmt: skip
-    return asyncio.run(compressor.trial(job))
+    return asyncio.run(trials.trial(job))
 
 
 def test_a_trial_measures_the_file_and_what_it_expands_to(packed: Path, tmp_path: Path) -> None:
