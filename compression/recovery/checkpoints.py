@@ -11,6 +11,8 @@ import torch
 from compression import durable
 
 NAME = "checkpoint.npz"
+_NUMBERS = ("rate", "spent_s", "steps", "best_score", "drawn", "since", "next_look")
+_WHOLE = dict.fromkeys(("steps", "drawn", "since"), int)
 
 
 @dataclass
@@ -23,7 +25,12 @@ class State:
     steps: int = 0
     best_score: float = 1.0
     """Of the best so far, in parts of what it was at the beginning; lower is better."""
-    evaluations: int = 0
+    drawn: int = 0
+    """Steps for which samples were drawn: also of those that taught nothing."""
+    since: int = 0
+    """Looks without a better one."""
+    next_look: float = 0.0
+    """The progress at which it is looked at again; 0 before the first step."""
     tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By part ("now", "best", "first", "second"), then by name."""
 
@@ -39,8 +46,7 @@ def save(path: Path, state: State, *, key: str) -> None:
         for part, held in state.tensors.items()
         for name, tensor in held.items()
     }
-    numbers = (state.rate, state.spent_s, state.steps, state.best_score, state.evaluations)
-    arrays["::numbers"] = np.array(numbers, np.float64)
+    arrays["::numbers"] = np.array([getattr(state, name) for name in _NUMBERS], np.float64)
     arrays["::key"] = np.array(key)
     with durable.replacing(path) as file:  # not through memory, which holds it all already
         np.savez(file, **arrays)
@@ -52,11 +58,12 @@ def load(path: Path, *, key: str) -> State | None:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["::key"]) != key:
                 return None
-            rate, spent_s, steps, best, evaluations = arrays["::numbers"].tolist()
+            found = zip(_NUMBERS, arrays["::numbers"].tolist(), strict=True)
+            numbers: dict[str, Any] = {name: _WHOLE.get(name, float)(one) for name, one in found}
             tensors: dict[str, dict[str, Any]] = {}
             for name in arrays.files:
                 part, _, own = name.partition("/")
                 if own:
                     tensors.setdefault(part, {})[own] = torch.from_numpy(arrays[name])
-        return State(rate, spent_s, int(steps), best, int(evaluations), tensors)
+        return State(**numbers, tensors=tensors)
     return None

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -13,7 +12,7 @@ from onnx import numpy_helper
 from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import OutputSpec
-from compression.recovery import aims, checkpoints, equality, ground
+from compression.recovery import aims, checkpoints, equality, ground, memory
 from compression.recovery.augmenting import Augmenter
 from compression.recovery.ground import Ground
 from compression.recovery.judging import Judge
@@ -22,12 +21,6 @@ from compression.recovery.student import Student
 from compression.recovery.teacher import Teacher, takes_batches
 from compression.recovery.training import Training
 from compression.statistics import Arrays
-
-STOCK = 0.25
-"""The share of the work memory that samples take; the others are for activations."""
-BACKWARD = 4
-"""How many times what is kept the backward pass takes with its own gradients (measured)."""
-MOST_SEGMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -76,8 +69,10 @@ def recover(
     # What cannot be compared has been dropped: a teacher that makes no more than is asked for.
     teacher = Teacher(original, student.taught(), threads=asked.threads)
     batches = second is not None and takes_batches(teacher, first, second)
-    bound = (1 - STOCK) * evidence.work_memory_mib * 2**20
-    runs_of = _fit(student, _largest(divided), asked, batches=batches, bound=bound)
+    work_bytes = evidence.work_memory_mib * 2**20
+    largest_sample = memory.largest(divided.training())
+    runs_of = memory.fit(student, largest_sample, most=asked.batch if batches else 1,
+                         bound=(1 - memory.STOCK) * work_bytes)  # fmt: skip
     report(
         f"{len(student.parameters.leaves)} tensors learn on {divided.count('train')} inputs, "
         f"{runs_of} at once; torch and onnxruntime differ by {largest:.1e}",
@@ -87,10 +82,10 @@ def recover(
     mixes = batches and {spec.kind for spec in outputs} == {"logits"}
     plan = Plan(
         seconds=asked.seconds, steps=asked.steps, rate=asked.learning_rate, batch=asked.batch,
-        runs_of=runs_of, seed=asked.seed, stock_bytes=STOCK * evidence.work_memory_mib * 2**20,
+        runs_of=runs_of, seed=asked.seed, stock_bytes=memory.STOCK * work_bytes,
         augmenter=Augmenter(asked.augmentation, mixes=mixes),
         checkpoint=asked.folder / checkpoints.NAME if asked.folder else None,
-        key=_key(model, original, asked), report=report,
+        key=key(model, original, asked), report=report,
     )  # fmt: skip
     training = Training(student, teacher, judge, divided, plan)
     training.run()
@@ -146,44 +141,12 @@ def _two(divided: Ground) -> tuple[Arrays, Arrays | None]:
     return first, None
 
 
-def _largest(divided: Ground) -> Arrays:
-    """The sample with the most values: what it takes, no other one exceeds."""
-    return max(divided.training(), key=lambda one: sum(array.size for array in one.values()))
-
-
-def _fit(student: Student, sample: Arrays, asked: Asked, *, batches: bool, bound: float) -> int:
-    """Keep activations within `bound` bytes; return how many samples one run may hold.
-
-    Where those of one sample are too many, the graph is computed in parts.
-    """
-    kept = _kept_bytes(student, sample)
-    while BACKWARD * kept > bound and student.net.segments < MOST_SEGMENTS:
-        student.net.segments *= 2
-        kept //= 2
-    return int(max(1, min(asked.batch, bound // max(1, BACKWARD * kept)))) if batches else 1
-
-
-def _kept_bytes(student: Student, feeds: Arrays) -> int:
-    """What torch would keep of one run for its gradients; nothing is kept here.
-
-    What two operators read is counted twice: rather too much than too little.
-    """
-    kept = 0
-
-    def count(tensor: Any) -> None:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
-        student.run(feeds, features=True)
-    return kept
-
-
-def _key(model: onnx.ModelProto, original: onnx.ModelProto, asked: Asked) -> str:
+def key(model: onnx.ModelProto, original: onnx.ModelProto, asked: Asked) -> str:
     """What a checkpoint belongs to."""
     digest = hashlib.sha256()
     for one in (model, original):
         digest.update(one.SerializeToString(deterministic=True))
-    chosen = (asked.learning_rate, asked.batch, asked.augmentation, asked.features, asked.seed)
+    chosen = (asked.samples, asked.learning_rate, asked.batch, asked.augmentation,
+              asked.features, asked.seed)  # fmt: skip
     digest.update(repr(chosen).encode())
     return digest.hexdigest()

@@ -39,10 +39,12 @@ class Interpreter:
         for tensor in model.graph.initializer:
             self.constants[tensor.name] = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         self.foreign = Foreign(model)
-        self.segments = 1
-        """Into how many parts the nodes are divided of which torch keeps the ends alone, and
-        computes what lies between once more for the gradients (Chen et al. 2016, "Training deep
-        nets with sublinear memory cost"): less memory, a third more time."""
+        self.bounds: tuple[int, ...] = (0, len(self.nodes))
+        """Where the nodes are divided into parts of which torch keeps the ends alone, and computes
+        what lies between once more for the gradients (Chen et al. 2016, "Training deep nets with
+        sublinear memory cost"): less memory, a third more time."""
+        self.at = 0
+        """The node that is being computed."""
         self._last = _last_readers(self.nodes)
 
     def run(
@@ -63,10 +65,9 @@ class Interpreter:
         kept = {*self.outputs, *wanted}
         fixed: Values = {**self.constants, **(parameters or {})}
         values: Values = dict(feeds)
-        count = len(self.nodes)
-        bounds = [round(part * count / self.segments) for part in range(self.segments + 1)]
-        for begin, end in pairwise(bounds):
-            if self.segments > 1 and torch.is_grad_enabled():
+        for begin, end in pairwise(self.bounds):
+            # The last part's gradients come at once: nothing is gained by computing it again.
+            if end < len(self.nodes) and torch.is_grad_enabled():
                 values = checkpoint.checkpoint(
                     self._part, begin, end, fixed, values, kept, use_reentrant=False
                 )
@@ -80,7 +81,7 @@ class Interpreter:
         """Compute some of the nodes; return what is still needed behind them."""
         values = {**fixed, **given}
         for at in range(begin, end):
-            node = self.nodes[at]
+            self.at, node = at, self.nodes[at]
             made = self._compute(node, values)
             values.update(zip((name for name in node.outputs if name), made, strict=True))
             for name in self._last[at]:

@@ -29,6 +29,14 @@ class Stream:
         self._bytes = 0
         self._ended = True
 
+    def step(self, samples: int, *, runs_of: int) -> Iterator[list[Arrays]]:
+        """Give the samples of one step in groups of at most `runs_of`."""
+        left = samples
+        while left > 0:
+            taken = self.take(min(left, runs_of))
+            left -= len(taken)
+            yield taken
+
     def take(self, most: int) -> list[Arrays]:
         """Return one sample at random, and others of its shapes from the stock up to `most`."""
         self._fill()

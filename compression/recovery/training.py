@@ -61,7 +61,12 @@ class Training:
         self.beginning = self.judge.figures(self.student.model, self.ground.feeds("tune"))
         if not self.state.rate:
             self.state.rate = self.plan.rate or self._found()
+            self._adam, self.state.drawn = self._new_adam(), 0
             self._save()
+        self._stream = self._new_stream()
+        for _ in range(self.state.drawn):  # what was killed goes on with those that come next
+            for _ in self._stream.step(self.plan.batch, runs_of=self.plan.runs_of):
+                pass
         self._train()
         if "best" in self.state.tensors:
             self._put(self.state.tensors["best"])
@@ -70,8 +75,7 @@ class Training:
 
     def _open(self) -> None:
         """Begin, or go on where a checkpoint says."""
-        self._rng = np.random.default_rng(self.plan.seed)
-        self._stream = self._new_stream(0)
+        self._stream = self._new_stream()
         self._adam = self._new_adam()
         if self.plan.checkpoint is None:
             return
@@ -79,19 +83,12 @@ class Training:
         if known is None:
             return
         self.state = known
-        self._put(known.tensors["now"])
-        for name in self._adam.first:
-            self._adam.first[name] = known.tensors["first"][name].clone()
-            self._adam.second[name] = known.tensors["second"][name].clone()
+        self._put(known.tensors.pop("now"))
+        self._adam.first, self._adam.second = (known.tensors.pop(at) for at in ("first", "second"))
         self._adam.steps = known.steps
-        # Other samples come now than at the beginning.
-        self._rng = np.random.default_rng([self.plan.seed, known.steps])
-        self._stream = self._new_stream(known.steps)
 
-    def _new_stream(self, at: int) -> Stream:
-        return Stream(
-            self.ground.training, bound_bytes=self.plan.stock_bytes, seed=self.plan.seed + at
-        )
+    def _new_stream(self) -> Stream:
+        return Stream(self.ground.training, bound_bytes=self.plan.stock_bytes, seed=self.plan.seed)
 
     def _new_adam(self) -> Adam:
         return Adam(self.student.leaves(), self.student.parameters.leaves)
@@ -119,15 +116,14 @@ class Training:
 
     def _step(self, rate: float, weights: Weights) -> float:
         """One step on `batch` samples; the mean loss, NaN where nothing was learned."""
-        left, total = self.plan.batch, 0.0
-        while left > 0:
-            samples = self._stream.take(min(left, self.plan.runs_of))
-            feeds = self.plan.augmenter.change(joined(samples), self._rng)
+        total, rng = 0.0, np.random.default_rng([self.plan.seed, self.state.drawn])
+        self.state.drawn += 1
+        for samples in self._stream.step(self.plan.batch, runs_of=self.plan.runs_of):
+            feeds = self.plan.augmenter.change(joined(samples), rng)
             share = len(samples) / self.plan.batch
             loss = share * self.student.loss(feeds, self.teacher.answer(feeds), weights)
             loss.backward()
             total += float(loss.detach())
-            left -= len(samples)
         if not (np.isfinite(total) and self._adam.sound()):
             self._adam.clear()
             return float("nan")
@@ -148,7 +144,7 @@ class Training:
         if lasts_s > 2 * each_s:
             return USUAL  # there is no time for anything but the training itself
         for rate in RATES:
-            self._adam, self._stream = self._new_adam(), self._new_stream(0)
+            self._adam, self._stream = self._new_adam(), self._new_stream()
             started_s = working.now_s()
             while working.now_s() - started_s < each_s or self._adam.steps < WARM_STEPS:
                 warm = min(1.0, (self._adam.steps + 1) / WARM_STEPS)
@@ -157,7 +153,6 @@ class Training:
             self.state.spent_s += working.now_s() - started_s
             self._put(begin)
             self.plan.report(f"rate {rate:g}: {scores[rate]:.3f} of the error", self._done())
-        self._adam = self._new_adam()
         best = min(scores, key=lambda rate: scores[rate])
         # If all only make it worse, a smaller one may not.
         return best if scores[best] < 1.0 else RATES[0] / 5
@@ -171,8 +166,8 @@ class Training:
         return min(1.0, max(taken, self.state.spent_s / self.plan.seconds))
 
     def _train(self) -> None:
-        looked_s, since = 0.0, 0
-        next_look = self._done() + (1 - self._done()) / LOOKS
+        state = self.state
+        state.next_look = state.next_look or self._done() + (1 - self._done()) / LOOKS
         last_s, losses = working.now_s(), list[float]()
         while self._done() < 1.0:
             done = self._done()
@@ -182,24 +177,23 @@ class Training:
             losses.append(self._step(rate, Weights(1.0, features)))
             now_s = working.now_s()
             self.state.spent_s, last_s = self.state.spent_s + now_s - last_s, now_s
-            if self._done() < next_look:
+            if self._done() < state.next_look:
                 continue
             better = self._compare(float(np.nanmean(losses)) if losses else float("nan"))
             losses.clear()
-            since = 0 if better else since + 1
+            state.since = 0 if better else state.since + 1
             # Looking costs time too: how often it is done follows from how long it takes.
             looked_s, last_s = working.now_s() - now_s, working.now_s()
-            pause = max(1 / LOOKS, looked_s / (LOOKING * self.plan.seconds))
-            next_look = min(1.0, self._done() + pause) if self._done() < 1 - pause / 4 else 1.0
+            done, pause = self._done(), max(1 / LOOKS, looked_s / (LOOKING * self.plan.seconds))
+            state.next_look = min(1.0, done + pause) if done < 1 - pause / 4 else 1.0
             self._save()
-            if since >= PATIENCE and self._done() > 0.5:
+            if state.since >= PATIENCE and done > 0.5:
                 return
 
     def _compare(self, loss: float) -> bool:
         """Look at the model; keep it if it is the best so far."""
         figures = self._look()
         score = self._scored(figures)
-        self.state.evaluations += 1
         better = score < self.state.best_score
         if better:
             self.state.best_score = score

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import OutputSpec
 from compression.passes import recovery, structured_pruning
-from compression.recovery import checkpoints, ground
+from compression.recovery import checkpoints, engine, ground
 from compression.recovery.judging import Judge
 from tests.fixtures import models, renders
 
@@ -44,14 +45,25 @@ def cut(original: onnx.ModelProto) -> onnx.ModelProto:
     return structured_pruning.apply(original, settings)
 
 
-def test_a_cut_model_answers_more_like_the_original_again(
+@pytest.fixture(scope="module")
+def trained(
     original: onnx.ModelProto, cut: onnx.ModelProto, evidence: Evidence
-) -> None:
+) -> tuple[onnx.ModelProto, list[float]]:
+    """The cut model trained without a break, and what was told of the progress."""
     told: list[float] = []
     made = recovery.apply(
         cut, TRAINS, original=original, evidence=evidence,
         report=lambda _, fraction: told.append(fraction),
     )  # fmt: skip
+    return made, told
+
+
+def test_a_cut_model_answers_more_like_the_original_again(
+    original: onnx.ModelProto,
+    cut: onnx.ModelProto,
+    trained: tuple[onnx.ModelProto, list[float]],
+) -> None:
+    made, told = trained
     judge = Judge(original, OUTPUTS, threads=1)
     others = list(enumerate({"image": one[None]} for one in renders.digits(150, seed=4)[0]))
     before, after = (judge.figures(model, others) for model in (cut, made))
@@ -134,26 +146,47 @@ def test_no_source_lies_in_two_parts() -> None:
     assert len(set().union(*seen.values())) == 40
 
 
-def test_a_killed_training_goes_on_where_it_was(
-    original: onnx.ModelProto, cut: onnx.ModelProto, evidence: Evidence, tmp_path: Path
+def test_a_training_that_is_killed_twice_ends_with_the_same_weights(
+    original: onnx.ModelProto,
+    cut: onnx.ModelProto,
+    evidence: Evidence,
+    trained: tuple[onnx.ModelProto, list[float]],
+    tmp_path: Path,
 ) -> None:
     class KilledError(Exception):
         pass
 
-    def dies(message: str, fraction: float) -> None:
-        if fraction > 0.6 and message.startswith("step"):
-            raise KilledError
+    def goes_on(until: float) -> tuple[onnx.ModelProto, float]:
+        fractions: list[float] = []
 
-    fractions: list[float] = []
-    with pytest.raises(KilledError):
-        recovery.apply(
-            cut, TRAINS, original=original, evidence=evidence, folder=tmp_path, report=dies
+        def report(message: str, fraction: float) -> None:
+            if message.startswith("step"):
+                fractions.append(fraction)
+                if fraction > until:
+                    raise KilledError
+
+        made = recovery.apply(
+            cut, TRAINS, original=original, evidence=evidence, folder=tmp_path, report=report
         )
-    recovery.apply(
-        cut, TRAINS, original=original, evidence=evidence, folder=tmp_path,
-        report=lambda message, fraction: fractions.append(fraction) if "step" in message else None,
-    )  # fmt: skip
-    assert min(fractions) > 0.3
+        return made, min(fractions)
+
+    for until in (0.3, 0.7):
+        with pytest.raises(KilledError):
+            goes_on(until)
+    made, began = goes_on(1.0)
+    assert began > 0.5
+    assert made.SerializeToString(True) == trained[0].SerializeToString(True)
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(
+    original: onnx.ModelProto, cut: onnx.ModelProto
+) -> None:
+    asked = engine.Asked(seconds=1.0)
+    known = engine.key(cut, original, asked)
+    assert engine.key(cut, original, replace(asked, seconds=9.0, threads=2)) == known
+    for other in ({"samples": 9}, {"batch": 9}, {"seed": 9}, {"features": 0}, {"learning_rate": 1}):
+        assert engine.key(cut, original, replace(asked, **other)) != known
+    assert engine.key(original, original, asked) != known
 
 
 def test_a_checkpoint_that_is_damaged_or_of_something_else_is_not_used(tmp_path: Path) -> None:

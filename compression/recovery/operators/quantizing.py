@@ -16,9 +16,64 @@ _LIMITS = {
 }  # fmt: skip
 
 
+class _Rounding(torch.autograd.Function):  # type: ignore[misc]  # no types: torch may be missing
+    @staticmethod
+    def forward(_ctx: Any, x: Any) -> Any:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
+
+
+class _Quantizing(torch.autograd.Function):  # type: ignore[misc]  # as above
+    """One pass over memory where autograd's own pieces take seven, and keep four of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, scale: Any, shift: Any, bounds: tuple[int, int]) -> Any:
+        ctx.save_for_backward(x, scale, shift)
+        ctx.bounds = bounds
+        return torch.div(x, scale).round_().add_(shift).clamp_(*bounds)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, scale, shift = ctx.saved_tensors
+        low, high = ctx.bounds
+        v = torch.div(x, scale)
+        q = v.round().add_(shift)
+        g = gradients[0] * ((q >= low) & (q <= high))
+        g.div_(scale)
+        of_scale = _summed(v.mul_(g).neg_(), scale) if ctx.needs_input_grad[1] else None
+        return g, of_scale, None, None
+
+
+class _Dequantizing(torch.autograd.Function):  # type: ignore[misc]  # as above
+    """`kind` is what the numbers fit into that are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, scale: Any, shift: Any, kind: torch.dtype) -> Any:
+        ctx.save_for_backward(q.to(kind), scale, shift)
+        return torch.sub(q, shift).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        q, scale, shift = ctx.saved_tensors
+        g = gradients[0]
+        of_q = g * scale if ctx.needs_input_grad[0] else None
+        of_scale = None
+        if ctx.needs_input_grad[1]:
+            of_scale = _summed((q.to(torch.float32) - shift).mul_(g), scale)
+        return of_q, of_scale, None, None
+
+
+def _summed(values: Any, scale: Any) -> Any:
+    """A gradient in the shape of a scale that met the values' own."""
+    return values.sum_to_size(scale.shape) if scale.dim() else values.sum()
+
+
 def straight_through(x: Any) -> Any:
     """Round half to even; the gradient passes as if nothing had happened."""
-    return x + (torch.round(x) - x).detach()
+    return _Rounding.apply(x)
 
 
 def _spread(held: Any, node: Node, rank: int) -> Any:
@@ -36,22 +91,28 @@ def _plain(node: Node, zero: Any) -> tuple[int, int]:
     return _LIMITS[kind]
 
 
+def _shift(zero: Any, node: Node, rank: int) -> Any:
+    """The zero point as float, so that it meets its axis; 0 where there is none."""
+    return torch.zeros(()) if zero is None else _spread(zero, node, rank).to(torch.float32)
+
+
 def _quantize(node: Node, x: Values) -> Any:
-    zero = given(x, 2)
-    low, high = _plain(node, zero)
-    scale = _spread(x[1], node, x[0].dim())
-    shift = 0.0 if zero is None else _spread(zero, node, x[0].dim()).to(torch.float32)
-    return (straight_through(x[0] / scale) + shift).clamp(low, high)
+    zero, rank = given(x, 2), x[0].dim()
+    bounds = _plain(node, zero)
+    scale, shift = _spread(x[1], node, rank), _shift(zero, node, rank)
+    return _Quantizing.apply(x[0], scale, shift, bounds)
 
 
 def _dequantize(node: Node, x: Values) -> Any:
-    zero = given(x, 2)
+    zero, rank = given(x, 2), x[0].dim()
     if node.get("block_size", 0):
         raise UnknownError("DequantizeLinear in blocks")
+    # Biases learn between the steps of their grid; all else are whole numbers.
+    whole = zero is not None and zero.dtype in {torch.uint8, torch.int8}
+    kind = zero.dtype if whole else torch.float32
     held = x[0] if x[0].is_floating_point() else x[0].to(torch.float32)
-    if zero is not None:
-        held = held - _spread(zero, node, held.dim()).to(torch.float32)
-    return held * _spread(x[1], node, held.dim())
+    scale, shift = _spread(x[1], node, rank), _shift(zero, node, rank)
+    return _Dequantizing.apply(held, scale, shift, kind)
 
 
 OPERATORS: dict[str, Operator] = {
