@@ -161,6 +161,8 @@ class Deployer:
             Refused: nothing is under way.
         """
         record = self._known(model)
+        if record is not None and _in(record, State.RESTORING):
+            return "it is on its way back already"  # to stop that would only begin it anew
         if record is None or not _in(record, *WORKING) or not await self._stop_task(model):
             raise Refused(f"cannot cancel {model}: nothing is under way")
         try:

@@ -42,6 +42,7 @@ ACTS = {
     State.STARTING: "trial",
     State.COLLECTING: "capture",
     State.COMPRESSING: "compress",
+    State.TRYING: "trial",
     State.SWITCHING: "load",
     State.OBSERVING: "shadow",
 }
@@ -59,8 +60,9 @@ async def test_cancel_ends_each_state(world: World, state: State) -> None:
             await asyncio.Event().wait()
 
     world.before[ACTS[state]] = hang
-    if state is State.COLLECTING:
-        world.published[1] = manifest(1, calibration=False)
+    if state in {State.COLLECTING, State.TRYING}:
+        came = state is State.TRYING
+        world.published[1] = manifest(1, calibration=came, evaluation=came)
     await deployer.start("command-1", Deploy(model="m", version=1, budget=SMALL))
     await reached.wait()
     async with asyncio.timeout(2):
@@ -95,8 +97,30 @@ async def test_a_load_that_is_cancelled_halfway_does_not_leave_the_wrong_variant
     assert world.live_label() == "model"
 
 
+async def test_cancel_in_restoring_leaves_the_load_under_way_to_its_end(world: World) -> None:
+    deployer = world.deployer()
+    await deploy(deployer)
+    loads: list[asyncio.Event] = []
+
+    async def wait() -> None:
+        loads.append(asyncio.Event())
+        await loads[-1].wait()
+
+    world.before["load"] = wait
+    await deployer.rollback("command-2", "m", None)
+    while not loads:
+        await asyncio.sleep(0)
+    assert await deployer.cancel("m") == "it is on its way back already"
+    loads[0].set()
+    async with asyncio.timeout(2):
+        record = await deployer.wait("m")
+    assert ended(record)[0] is State.LIVE
+    assert world.live_label() == "model"
+    assert len(loads) == 1
+
+
 def test_no_working_state_is_left_out_of_the_matrix() -> None:
-    assert set(WORKING) - set(ACTS) == {State.TRYING, State.RESTORING}
+    assert set(WORKING) - set(ACTS) == {State.RESTORING}
 
 
 async def test_nothing_to_cancel_is_said(world: World) -> None:
