@@ -14,7 +14,7 @@ _WHY = {
     errno.EFBIG: "the file would be larger than this process may write",
     errno.EROFS: "the disk is read-only",
 }
-NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """What a file system says that does not know a call."""
 
 
@@ -30,6 +30,37 @@ def trouble(what: str) -> Iterator[None]:
     except OSError as error:
         why = _WHY.get(error.errno or 0, str(error))
         raise Unavailable(f"cannot {what}: {why}") from error
+
+
+def beside(target: Path, suffix: str) -> Path:
+    """A file that belongs to `target`, beside it."""
+    return target.with_name(f"{target.name}.{suffix}")
+
+
+def allocate(file: int, size_bytes: int) -> None:
+    """Take the room now, so that a disk that fills up meanwhile ends nothing halfway.
+
+    Raises:
+        OSError: there is no room.
+    """
+    try:
+        os.posix_fallocate(file, 0, size_bytes)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        os.ftruncate(file, size_bytes)
+
+
+def write_all(file: int, content: bytes, *, at: int) -> None:
+    """Write all of `content` at a position, in as many calls as it takes.
+
+    Raises:
+        OSError: the disk is full or failing.
+    """
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(file, view, at)
+        view, at = view[written:], at + written
 
 
 def free_bytes(folder: Path) -> int:

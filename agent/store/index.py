@@ -12,7 +12,6 @@ from agent.errors import Corrupt, Unavailable
 from agent.protocol import chunking
 from agent.protocol.manifest import FileRef
 from agent.store import disk
-from agent.store.partial import beside
 from compression import durable
 
 Get = Callable[[Sequence[str]], AsyncGenerator[tuple[str, bytes], None]]
@@ -46,14 +45,14 @@ async def bring(ref: FileRef, target: Path, *, get: Get) -> list[str]:
             )
     with disk.trouble(f"keep the index of {target.name}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(beside(target, "index"), b"".join(map(bytes.fromhex, names)))
+        durable.replace(disk.beside(target, "index"), b"".join(map(bytes.fromhex, names)))
     return names
 
 
 def load(ref: FileRef, target: Path) -> list[str] | None:
     """The names kept beside `target`, where they are those that `ref` means."""
     try:
-        kept = beside(target, "index").read_bytes()
+        kept = disk.beside(target, "index").read_bytes()
     except OSError:
         return None
     size = chunking.HASH_BYTES

@@ -1,17 +1,15 @@
 """One file being filled in place: chunks at their offsets, and a journal of those that came.
 
 NAME.partial   the file as it will be, allocated whole, with holes in what it says
-NAME.journal   32 bytes that say which file this is, then one record for each chunk
+NAME.journal   which chunks are in it (agent.store.journal)
 
-Every byte of the model is written once. A record carries the digest of the bytes that it stands
-for, so after a power cut it does not matter which of the two files reached the disk first: what
-does not fit its digest is missing.
+Every byte of the model is written once. After a power cut it does not matter which of the two
+files reached the disk first: what does not fit its digest in the journal is missing.
 """
 
 import contextlib
 import hashlib
 import os
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,10 +17,8 @@ from agent.errors import Corrupt
 from agent.protocol import chunking
 from agent.protocol.manifest import FileRef
 from agent.store import disk
+from agent.store.journal import DIGEST_BYTES, Journal
 from compression import durable
-
-_RECORD = struct.Struct(">I16s")
-"""Position of the chunk, and the first 16 bytes of the sha256 of its plain bytes."""
 
 
 class Damaged(Corrupt):
@@ -39,7 +35,10 @@ class Partial:
             Unavailable: the disk is full, failing or read-only.
         """
         self.ref, self.target, self.names = ref, target, names
-        self._path, self._journal_path = beside(target, "partial"), beside(target, "journal")
+        self._path, self._journal_path = (
+            disk.beside(target, "partial"),
+            disk.beside(target, "journal"),
+        )
         self._positions: dict[str, list[int]] = {}
         for position, name in enumerate(names):
             self._positions.setdefault(name, []).append(position)
@@ -47,24 +46,24 @@ class Partial:
         """Of what is here, by position."""
         self._unsettled: list[int] = []
         self._whole, self._hashed = hashlib.sha256(), 0
-        self._file = self._journal = -1
+        self._file, self._journal = -1, None
         try:
             with disk.trouble(f"begin {target.name}"):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                appending = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                self._journal = os.open(self._journal_path, appending, 0o644)
-                self._resume()
+                self._journal = Journal(self._journal_path)
+                self._resume(self._journal)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Let go of the files; what is settled stays for the next time."""
-        for handle in (self._file, self._journal):
-            with contextlib.suppress(OSError):
-                os.close(handle)
-        self._file = self._journal = -1
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+        self._file = -1
+        if self._journal is not None:
+            self._journal.close()
 
     def missing(self) -> list[str]:
         """The chunks that are not here: in order, each once."""
@@ -104,7 +103,7 @@ class Partial:
             Corrupt: they are not as long as what belongs there.
             Unavailable: the disk is full or failing.
         """
-        digest = (digest or hashlib.sha256(plain).digest())[:16]
+        digest = (digest or hashlib.sha256(plain).digest())[:DIGEST_BYTES]
         for position in self._positions[name]:
             if len(plain) != self._length(position):
                 raise Corrupt(
@@ -112,7 +111,7 @@ class Partial:
                     f"{self._length(position)} belong"
                 )
             with disk.trouble(f"write chunk {name[:12]} of {self.target.name}"):
-                _write_all(self._file, plain, at=position * self.ref.chunk_bytes)
+                disk.write_all(self._file, plain, at=position * self.ref.chunk_bytes)
             self._digests[position] = digest
             self._unsettled.append(position)
 
@@ -126,9 +125,8 @@ class Partial:
         try:
             with disk.trouble(f"settle {len(pending)} chunks of {self.target.name}"):
                 os.fdatasync(self._file)
-                records = [_RECORD.pack(position, self._digests[position]) for position in pending]
-                _append_all(self._journal, b"".join(records))
-                os.fdatasync(self._journal)
+                assert self._journal is not None
+                self._journal.note((position, self._digests[position]) for position in pending)
                 self._hash_on()
         except BaseException:
             self.forget(self.names[position] for position in pending)
@@ -178,26 +176,23 @@ class Partial:
             position, size_bytes=self.ref.size_bytes, chunk_bytes=self.ref.chunk_bytes
         )
 
-    def _resume(self) -> None:
+    def _resume(self, journal: Journal) -> None:
         """Believe of the journal what the file bears out; begin anew where it is another's."""
         identity = hashlib.sha256(self.ref.to_json()).digest()
-        journal = os.pread(self._journal, os.fstat(self._journal).st_size, 0)
-        if journal[:32] != identity or os.fstat(self._file).st_size != self.ref.size_bytes:
-            os.ftruncate(self._journal, 0)
+        noted = journal.resumed(identity)
+        if noted is None or os.fstat(self._file).st_size != self.ref.size_bytes:
+            journal.empty()
             os.ftruncate(self._file, 0)
-            _allocate(self._file, self.ref.size_bytes)
-            _append_all(self._journal, identity)
+            disk.allocate(self._file, self.ref.size_bytes)
+            journal.begin(identity)
             return
-        records = journal[32 : len(journal) - (len(journal) - 32) % _RECORD.size]
-        for position, digest in _RECORD.iter_unpack(records):
+        for position, digest in noted:
             if position < len(self.names) and self._digest_on_disk(position) == digest:
                 self._digests[position] = digest
-        # A torn record would shift those that follow it.
-        os.ftruncate(self._journal, 32 + len(records))
 
     def _digest_on_disk(self, position: int) -> bytes:
         plain = os.pread(self._file, self._length(position), position * self.ref.chunk_bytes)
-        return hashlib.sha256(plain).digest()[:16]
+        return hashlib.sha256(plain).digest()[:DIGEST_BYTES]
 
     def _hash_on(self) -> None:
         """Add to the sum of the whole what has become contiguous since the last time."""
@@ -209,11 +204,6 @@ class Partial:
             position += 1
 
 
-def beside(target: Path, suffix: str) -> Path:
-    """A file that belongs to `target`, beside it."""
-    return target.with_name(f"{target.name}.{suffix}")
-
-
 def is_whole(ref: FileRef, path: Path) -> bool:
     """Whether `path` is exactly what `ref` names; it is read from end to end."""
     try:
@@ -223,26 +213,3 @@ def is_whole(ref: FileRef, path: Path) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == ref.sha256
     except OSError:
         return False
-
-
-def _allocate(file: int, size_bytes: int) -> None:
-    """Take the room now, so that a disk that fills up meanwhile ends nothing halfway."""
-    try:
-        os.posix_fallocate(file, 0, size_bytes)
-    except OSError as error:
-        if error.errno not in disk.NOT_SUPPORTED:
-            raise
-        os.ftruncate(file, size_bytes)
-
-
-def _write_all(file: int, content: bytes, *, at: int) -> None:
-    view = memoryview(content)
-    while view:
-        written = os.pwrite(file, view, at)
-        view, at = view[written:], at + written
-
-
-def _append_all(file: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]

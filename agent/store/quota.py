@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from agent.errors import Refused, Unavailable
 from agent.store import disk
 from agent.store.catalog import Catalog, Entry
-from agent.store.partial import beside
 from agent.store.sources import Source
 
 Version = tuple[str, int]
@@ -85,7 +84,7 @@ def make_room(
     lacks = sum(ref.size_bytes for ref in missing.values())
     # A pull that was cut has taken some of it already.
     need = sum(
-        ref.size_bytes - min(ref.size_bytes, disk.allocated_bytes(beside(path, "partial")))
+        ref.size_bytes - min(ref.size_bytes, disk.allocated_bytes(disk.beside(path, "partial")))
         for path, ref in missing.items()
     )
     name, room = f"{version[0]}@{version[1]}", _look(catalog)

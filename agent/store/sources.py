@@ -15,7 +15,7 @@ from agent.errors import Corrupt
 from agent.protocol import chunking
 from agent.protocol.manifest import FileRef
 from agent.store import disk, index
-from agent.store.partial import Partial, beside, is_whole
+from agent.store.partial import Partial, is_whole
 from compression import durable
 
 
@@ -39,7 +39,7 @@ def link_twin(ref: FileRef, target: Path, sources: Sequence[Source]) -> bool:
         same = (source.ref.sha256, source.ref.size_bytes) == (ref.sha256, ref.size_bytes)
         if not same or source.path == target or not is_whole(ref, source.path):
             continue
-        twin = beside(target, "twin")
+        twin = disk.beside(target, "twin")
         with disk.trouble(f"take {target.name} from {source.path}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             twin.unlink(missing_ok=True)
