@@ -29,7 +29,9 @@ def read_request(body: memoryview, *, json_bytes: int | None = None) -> InferReq
     """
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise BadInput(f"cannot split a body of {len(body)} bytes after {json_bytes} bytes")
-    return filled(said(body[:json_bytes]), body[len(body) if json_bytes is None else json_bytes :])
+    return filled(
+        said(document(body[:json_bytes])), body[len(body) if json_bytes is None else json_bytes :]
+    )
 
 
 class Said(NamedTuple):
@@ -43,16 +45,24 @@ class Said(NamedTuple):
     sequence: bool = False
 
 
-def said(text: bytes | memoryview) -> Said:
-    """Read the JSON of a request.
+def document(text: bytes | memoryview) -> Any:
+    """Read the JSON of a request, whatever it says.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadInput(f"cannot read the request as JSON: {error}") from error
+
+
+def said(document: Any) -> Said:
+    """What the JSON of a request says.
 
     Raises:
         BadInput: as read_request.
     """
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadInput(f"cannot read the request as JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadInput("cannot read the request: its JSON is no object")
     identity = document.get("id")

@@ -8,7 +8,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -39,6 +39,13 @@ class Request(NamedTuple):
     body: memoryview
 
 
+class Rote(Protocol):
+    """How to answer a request again that differs in nothing but the data behind its JSON."""
+
+    def answer(self, data: bytes, at: int) -> Sequence[bytes] | None:
+        """What stands behind the JSON of the answer, for the data from `at` on; None: ask anew."""
+
+
 class Answer(NamedTuple):
     """What goes out; the transport adds the length."""
 
@@ -46,6 +53,7 @@ class Answer(NamedTuple):
     parts: Sequence[bytes | memoryview]
     content_type: bytes = oip.JSON_TYPE.encode()
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    rote: Rote | None = None
 
 
 Match = re.Match[str]

@@ -6,14 +6,12 @@ too slowly is hung up on, and for whoever has gone nothing is run.
 
 import asyncio
 import math
-from collections.abc import Awaitable
 
-from agent.serving import heads, presence
-from agent.serving.api import Answer, Request
+from agent.serving import again, heads, presence
+from agent.serving.answering import Answering
 from agent.serving.bodies import ChunkedBody, PlainBody
 from agent.serving.door import Door, Turned
 from agent.serving.heads import Head, Unreadable
-from agent.serving.line import Line
 
 HEAD_BYTES = 64 * 1024
 _END = len(heads.END)
@@ -21,31 +19,26 @@ _AHEAD_BYTES = 64 * 1024
 """Of further requests, while one is being answered; then the client has to wait."""
 _IN_A_ROW = 16
 """Requests of one connection that are answered before others have their turn."""
+_SMALL_BYTES = 16 * 1024
+"""A body of up to this waits with its head until it is whole; a longer one has its own memory."""
 _EMPTY = (b"\r", b"\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Connection(Line):
+class Connection(Answering):
     """A client's connection, from its first moment to its end."""
 
     def __init__(self, door: Door) -> None:
         super().__init__(door)
         self._data = b""
         """What has come and was not taken up yet."""
-        self._head: Head | None = None
-        """Of the request whose body comes, or which is being answered."""
         self._body: PlainBody | ChunkedBody | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._held_bytes = 0
         self._ended = False
         """The client sends no more."""
         self._resting = False
         """Others have their turn."""
-        self._held_back = False
-        """The client sent too far ahead."""
         self._in_head = False
         """Part of a head has come, and the rest has its time."""
-        self._idle_s = door.bounds.idle_s
 
     def data_received(self, data: bytes) -> None:
         """Requests have come, or parts of them."""
@@ -70,11 +63,8 @@ class Connection(Line):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more: what has not begun never will."""
-        super().connection_lost(exc)
-        if self._task is not None:
-            self._task.cancel()
         self._drop_body()
-        self._release()
+        super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         """The client fetches again."""
@@ -114,6 +104,9 @@ class Connection(Line):
     def _next(self) -> bool:
         """Take up the next request; whether the one after it may be taken up at once."""
         data = self._data
+        if self._by_rote(data):
+            self._data, self._in_head = b"", False
+            return self._ended
         if data.startswith(_EMPTY):  # RFC 9112, section 2.2: empty lines before are ignored
             data = self._data = data.lstrip(b"\r\n")
         end = data.find(heads.END, 0, HEAD_BYTES) + _END
@@ -129,11 +122,14 @@ class Connection(Line):
         if turned is not None:
             self._head = head
             self.turn_away(turned)
+        elif until > len(data) and head.length <= _SMALL_BYTES and not head.waits:
+            return self._incomplete(data)
         elif head.chunked or until > len(data):
             self._collect(head, data[end:])
         else:
-            self._data = data[until:]
-            self._begin(head, memoryview(data)[end:until])
+            self._data, self._in_head = data[until:], False
+            answer = self._begin(head, memoryview(data)[end:until])
+            self._again = answer and again.learn(data[:until], head, answer)
             if self._data or self._ended:
                 return self._head is None and not self._choked and not self._closing
         return False
@@ -159,6 +155,7 @@ class Connection(Line):
         self._head, self._data = head, b""
         self._wait(self._door.bounds.stall_s)
         kind = ChunkedBody if head.chunked else PlainBody
+        self._in_head = False
         self._body = kind(head, self._door, self)
         self._listen(self._body)
         self._body.begin(begun)
@@ -187,51 +184,9 @@ class Connection(Line):
             self._body = None
             self._listen(self)
 
-    def _release(self) -> None:
-        if self._held_bytes:
-            self._door.hold(-self._held_bytes)
-            self._held_bytes = 0
-
     def _listen(self, protocol: asyncio.BaseProtocol) -> None:
         """Let `protocol` have what comes; uvloop reads as before until reading begins anew."""
         if not self._transport.is_closing():
             self._transport.pause_reading()
             self._transport.set_protocol(protocol)
             self._transport.resume_reading()
-
-    def _begin(self, head: Head, body: memoryview) -> None:
-        """Answer a request, now or when what it waits for is there."""
-        self._in_head = False
-        answering = self._door.begin(
-            Request(head.method, head.path, head.query, head.headers, body)
-        )
-        if isinstance(answering, Answer):
-            self._answer(head, answering)
-            return
-        self._head = head
-        self.deadline = math.inf
-        held = max(0, len(body) - self._held_bytes)
-        self._held_bytes += held
-        self._door.hold(held)
-        self._task = self._door.loop.create_task(self._later(head, answering), name="request")
-
-    async def _later(self, head: Head, answering: Awaitable[Answer]) -> None:
-        try:
-            answer = await answering
-        except BaseException:  # given up, by us or by whoever was to answer: nobody may wait for it
-            self._transport.abort()
-            raise
-        self._task = None
-        if not self._closing:
-            self._answer(head, answer)
-            self._go_on()
-
-    def _answer(self, head: Head, answer: Answer) -> None:
-        self._head = None
-        self._release()
-        if self._held_back:
-            self._held_back = False
-            self._transport.resume_reading()
-        self._say(answer, head, keep=head.keeps and not self._door.stopping)
-        if not self._choked:
-            self._wait(self._idle_s)

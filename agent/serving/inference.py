@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from time import perf_counter_ns
 
 from agent.protocol.oip import InferRequest
-from agent.serving import sharing
+from agent.serving import rote, sharing, spoken
 from agent.serving.api import Answer, Answering, Match, Request
 from agent.serving.faults import NotOffered
 from agent.serving.questions import Question
@@ -18,12 +18,23 @@ def infer(service: Service, request: Request, match: Match) -> Answering:
     began_ns = perf_counter_ns()
     variant = service.slots.find(*match.group("name", "version"))
     try:
-        question, asked = variant.questions.read(request.headers, request.body)
+        heard = spoken.hear(request.headers, request.body) if variant.at_once(0) else None
+        if heard is None:
+            question, asked = variant.questions.read(request.headers, request.body)
+        elif (parts := spoken.answered(variant, heard, began_ns)) is not None:
+            return Answer(200, parts)
+        else:
+            question, asked = variant.questions.told(heard.whole())
         read_ns = perf_counter_ns()
         if variant.gate is None:
             running = _run(service, variant, question, asked)
             if isinstance(running, Ran):
-                return _written(question, variant, running, began_ns=began_ns, read_ns=read_ns)
+                answer = _written(question, variant, running, began_ns=began_ns, read_ns=read_ns)
+                if heard is not None:
+                    spoken.learn(variant, heard, question, running.arrays, answer.parts)
+                    return answer
+                known = rote.learn(service, variant, question, asked, running.arrays)
+                return answer if known is None else answer._replace(rote=known)
             return _later(running, question, variant, began_ns=began_ns, read_ns=read_ns)
     except BaseException:
         variant.meter.failed(perf_counter_ns() - began_ns)

@@ -8,7 +8,7 @@ is the JSON of the answer, which hangs on the outputs' shapes alone.
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from agent.protocol.tensors import Array, Dtype, Shape
 from agent.serving import classification
 from agent.serving.runtime import Model
 
-_LENGTH = oip.HEADER_LENGTH.lower().encode()
+LENGTH = oip.HEADER_LENGTH.lower().encode()
 _JSON = oip.JSON_TYPE.encode()
 _BINARY = oip.BINARY_TYPE.encode()
 _MOST_KEPT = 256
@@ -32,7 +32,7 @@ _SMALL_BYTES = 4096
 _ELSEWHERE = frozenset("bO")  # a byte of 2 is no bool to C++; strings are objects
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where in the data behind the JSON an input lies."""
 
     name: str
@@ -53,7 +53,7 @@ class Written(NamedTuple):
 class Question:
     """What is asked of one model, whatever the data are."""
 
-    __slots__ = ("_known", "_places", "_raw", "_size", "kept", "names", "said", "wanted")
+    __slots__ = ("_known", "_raw", "kept", "names", "places", "said", "size", "wanted")
 
     def __init__(self, said: Said, model: Model) -> None:
         """Bring together what was said and what the model has.
@@ -71,16 +71,22 @@ class Question:
         self._known: dict[tuple[Shape, ...], Written] = {}
         self._raw: Sequence[bool] = ()
         """Which outputs go out as they lie in memory; empty: one goes out in another form."""
-        self._places: Sequence[_Place] = ()
+        self.places: Sequence[Place] = ()
         """Where the inputs lie behind the JSON; empty: one lies elsewhere."""
-        self._size = 0
+        self.size = 0
+        """How many bytes they have together."""
 
     def keep(self) -> None:
         """Be ready to be asked again."""
         self.kept = True
-        self._places, self._size = _places(self.said.tensors)
+        self.places, self.size = _places(self.said.tensors)
         if all(each.shared or (each.binary and not each.classes) for each in self.wanted):
             self._raw = [each.shared is None for each in self.wanted]
+
+    @property
+    def plain(self) -> bool:
+        """Whether inputs and outputs are bytes behind the JSON, as they lie in memory."""
+        return bool(self.places) and bool(self._raw) and all(self._raw)
 
     def asked(self, tail: memoryview) -> InferRequest:
         """This question about the data in `tail`, which the arrays share.
@@ -89,10 +95,10 @@ class Question:
             BadInput: data that are not what was said of them.
         """
         said = self.said
-        if not self._places or len(tail) != self._size:
+        if not self.places or len(tail) != self.size:
             return oip_requests.filled(said, tail)
         inputs: dict[str, Array] = {}
-        for name, dtype, shape, values, offset in self._places:
+        for name, dtype, shape, values, offset in self.places:
             array = np.frombuffer(tail, dtype, values, offset).reshape(shape)
             inputs[name] = array if array.flags.aligned else array.copy()
         return InferRequest(inputs, said.outputs, said.binary, said.id, within_s=said.within_s)
@@ -115,7 +121,7 @@ class Question:
         parts, json_bytes = oip.write_response(head, outputs)
         written = Written(parts)
         if json_bytes is not None:
-            written = Written(parts, _BINARY, ((_LENGTH, str(json_bytes).encode()),))
+            written = Written(parts, _BINARY, ((LENGTH, str(json_bytes).encode()),))
         if self.kept and self._raw and not any(each.dtype.hasobject for each in arrays):
             if len(self._known) >= _MOST_ANSWERS:
                 self._known.clear()
@@ -141,7 +147,7 @@ class Questions:
         Raises:
             BadInput: it is not what the protocol says, or does not fit the model.
         """
-        length = headers.get(_LENGTH)
+        length = headers.get(LENGTH)
         if length is None:
             return self._read(body, len(body), body[:0])
         if not length.isdigit() or len(length) > 12:
@@ -160,7 +166,14 @@ class Questions:
         question = self._kept.get(text)
         if question is not None:
             return question, question.asked(tail)
-        question = Question(oip_requests.said(text or body[:size]), self.model)
+        return self._new(oip_requests.document(text or body[:size]), text, tail)
+
+    def told(self, document: Any) -> tuple[Question, InferRequest]:
+        """As `read`, of JSON that was read and has all its data in it."""
+        return self._new(document, b"", memoryview(b""))
+
+    def _new(self, document: Any, text: bytes, tail: memoryview) -> tuple[Question, InferRequest]:
+        question = Question(oip_requests.said(document), self.model)
         asked = question.asked(tail)
         if not asked.shared:  # what lies in shared memory is checked when it is looked at
             self.model.check(asked.inputs)
@@ -177,7 +190,7 @@ def _all(names: Sequence[str], binary: bool) -> Sequence[Wanted]:
     return tuple(Wanted(name, binary) for name in names)
 
 
-def _places(given: Sequence[Given]) -> tuple[Sequence[_Place], int]:
+def _places(given: Sequence[Given]) -> tuple[Sequence[Place], int]:
     """Where the inputs lie behind the JSON, and to where; none if not all do as plain numbers."""
     places, at = [], 0
     for name, dtype, shape, _, size, place in given:
@@ -185,7 +198,7 @@ def _places(given: Sequence[Given]) -> tuple[Sequence[_Place], int]:
         plain = place is None and dtype.kind not in _ELSEWHERE and count > 0
         if not plain or size != count * dtype.itemsize:
             return (), 0
-        places.append(_Place(name, dtype, shape, count, at))
+        places.append(Place(name, dtype, shape, count, at))
         at += size
     return places, at
 

@@ -52,6 +52,8 @@ class Prepared:
 
     regions: tuple[Region, ...]
     bound: Bound | None = None
+    into: memoryview | None = None
+    """The memory of all its inputs, one behind the other, where it is ours."""
 
 
 def outcome(

@@ -38,6 +38,10 @@ class Region:
     def __del__(self) -> None:
         os.close(self.file)
 
+    def whole(self) -> bool:
+        """Whether its object is still as long as it was: beyond its end reading is a bus error."""
+        return os.fstat(self.file).st_size >= self.offset + self.byte_size
+
     def described(self) -> dict[str, Any]:
         """As the protocol tells it."""
         return {

@@ -4,9 +4,9 @@ A request that says the same as one before (places, shapes, outputs) uses what w
 that one. Prepared are requests whose tensors all lie in shared memory; others are copied.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ class _Place(NamedTuple):
     data: memoryview
 
 
+_Places = Mapping[str, _Place]
+
+
 def run(
     regions: Regions, variant: Variant, asked: InferRequest, names: Sequence[str]
 ) -> Ran | Awaitable[Ran]:
@@ -38,16 +41,10 @@ def run(
         NotFound, BadInput: a tensor does not lie where it says.
         and what Variant.infer raises.
     """
-    inputs = {name: _Place(*regions.view(each.place)) for name, each in asked.shared.items()}
-    outputs = {
-        wanted.name: _Place(*regions.view(wanted.shared))
-        for wanted in asked.outputs
-        if wanted.shared is not None
-    }
-    whole = not asked.inputs and bool(outputs) and len(outputs) == len(asked.outputs)
-    key = _key(asked, inputs, outputs) if whole else None
-    prepared = variant.prepared.get(key) if key else None
-    work = _Work(variant, asked, names, inputs, outputs, key)
+    inputs, outputs = _placed(regions, asked)
+    kept = _key(asked, inputs, outputs)
+    prepared = variant.prepared.get(kept) if kept else None
+    work = _Work(variant, asked, names, inputs, outputs, kept)
     if prepared is None or prepared.bound is None:
         return work.copy()
     try:
@@ -65,7 +62,33 @@ async def _bound(running: Awaitable[Ran], work: "_Work") -> Ran:
         return again if isinstance(again, Ran) else await again
 
 
-def _key(asked: InferRequest, inputs: dict[str, _Place], outputs: dict[str, _Place]) -> Any:
+def key(regions: Regions, asked: InferRequest) -> Hashable:
+    """Under which a request is prepared; None where not all of it lies in shared memory.
+
+    Raises:
+        NotFound, BadInput: as `run`.
+    """
+    return _key(asked, *_placed(regions, asked))
+
+
+def bindable(array: Array) -> bool:
+    """Whether a tensor of this kind can be read and written where it lies."""
+    return array.dtype.kind not in _NOT_BOUND and array.size > 0
+
+
+def _placed(regions: Regions, asked: InferRequest) -> tuple[_Places, _Places]:
+    inputs = {name: _Place(*regions.view(each.place)) for name, each in asked.shared.items()}
+    outputs = {
+        wanted.name: _Place(*regions.view(wanted.shared))
+        for wanted in asked.outputs
+        if wanted.shared is not None
+    }
+    return inputs, outputs
+
+
+def _key(asked: InferRequest, inputs: _Places, outputs: _Places) -> Hashable:
+    if asked.inputs or not outputs or len(outputs) < len(asked.outputs):
+        return None
     given = tuple(
         (name, inputs[name].region.serial, each.place, each.dtype, each.shape)
         for name, each in asked.shared.items()
@@ -81,9 +104,9 @@ class _Work(NamedTuple):
     variant: Variant
     asked: InferRequest
     names: Sequence[str]
-    read: dict[str, _Place]
-    written: dict[str, _Place]
-    key: Any
+    read: _Places
+    written: _Places
+    key: Hashable
 
     def copy(self) -> Ran | Awaitable[Ran]:
         inputs = dict(self.asked.inputs)
@@ -121,12 +144,13 @@ class _Work(NamedTuple):
         return ran
 
     def _regions(self) -> tuple[Region, ...]:
-        return tuple(place.region for place in (*self.read.values(), *self.written.values()))
+        places = (*self.read.values(), *self.written.values())
+        return tuple({place.region.serial: place.region for place in places}.values())
 
     def _bind(self, ran: Ran, inputs: dict[str, Array]) -> Bound | None:
         """Bind for the next one, where each tensor can be used as it lies there."""
         arrays = (*inputs.values(), *ran.arrays)
-        if any(array.dtype.kind in _NOT_BOUND or not array.size for array in arrays):
+        if not all(map(bindable, arrays)):
             return None
         outputs = {
             name: _in_place(self.written[name].data, array)

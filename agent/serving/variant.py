@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any, Protocol
 
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
@@ -22,6 +23,13 @@ Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], Non
 MOST_WAITING = 256
 """Requests that may wait for one model: each of them holds its inputs."""
 _MOST_PREPARED = 64
+
+
+class Known(Protocol):
+    """How to answer a question that was heard before (spoken.py)."""
+
+    def answer(self, data: Sequence[Any], began_ns: int) -> list[bytes] | None:
+        """The body of the answer for the data of its inputs; None: ask the usual way."""
 
 
 class Variant:
@@ -57,6 +65,8 @@ class Variant:
         self._inside = 0
         self._retired = False
         self.prepared: dict[Hashable, Prepared] = {}
+        self.spoken: dict[bytes, Known | None] = {}
+        """By what requests say in JSON besides their data; None: heard once."""
         self.gate: Gate | None = None
         """Where requests wait while another variant takes its place."""
         self._empty = asyncio.Event()
@@ -109,11 +119,17 @@ class Variant:
             if region in prepared.regions:
                 del self.prepared[key]
 
+    def at_once(self, size: int) -> bool:
+        """Whether it is live and would run inputs of `size` bytes now, and nobody looks on."""
+        return not (
+            self._inside or self._retired or self.gate or self.tap or self._place.thread.executor
+        ) and self._pace.quick(size)
+
     def _enter(self, call: Call, within_s: float | None) -> Ran | Awaitable[Ran]:
         shared = self._place.thread.executor
         # Never beside its own thread: the lane of the crash page holds one run.
         if shared is None and not self._inside and self._pace.quick(call.size):
-            return self._run(call)
+            return self.run(call)
         if self._inside >= self._most_waiting:
             raise Busy(
                 f"cannot run {self.request.name}: {self._inside} requests wait for it",
@@ -121,7 +137,7 @@ class Variant:
             )
         executor = shared or self._thread()
         stop = Stop()
-        queued = executor.submit(self._run, call, stop)
+        queued = executor.submit(self.run, call, stop)
         self._inside += 1
         late = f"cannot run {self.request.name}: not done within {within_s} s"
         return outcome(queued, stop, left=self._leave, within_s=within_s, late=late)
@@ -136,7 +152,12 @@ class Variant:
         if self._retired and not self._inside:
             self._empty.set()
 
-    def _run(self, call: Call, stop: Stop | None = None) -> Ran:
+    def run(self, call: Call, stop: Stop | None = None) -> Ran:
+        """Run now, on this thread: whoever may do so has asked `at_once`.
+
+        Raises:
+            BadInput, CannotRun: as Model.run.
+        """
         page, lane, _ = self._place
         page[lane] = self.request.index
         # On a thread by CPU time, because wall time on a busy device is others' too. On the loop
@@ -179,6 +200,7 @@ class Variant:
     def free(self) -> None:
         """Free the model; a run that is still inside keeps it alive until it ends."""
         self.prepared.clear()
+        self.spoken.clear()
         if not self._inside:
             self.model.close()
         if self._own is not None:
