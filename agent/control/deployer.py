@@ -1,20 +1,18 @@
-"""What may be asked of the deployments of this device; one task per model drives its own."""
+"""What may be asked of the deployments of this device."""
 
 import asyncio
 import contextlib
-import logging
 from typing import Any
 
-from agent.control import collecting, neighbours, reworking, waking, ways_back
+from agent.control import collecting, losing, neighbours, reworking, waking, ways_back
 from agent.control.driving import Driver
 from agent.control.parts import Parts
 from agent.control.record import Deployment, Record, Records, Variant
-from agent.control.states import DEADLINE_S, LOADING, TRANSITIONS, WORKING, Event, State
-from agent.errors import Refused, TrimtabError, Unavailable
+from agent.control.states import DEADLINE_S, TRANSITIONS, WORKING, Event, State
+from agent.control.tasks import Tasks
+from agent.errors import Refused, Unavailable
 from agent.protocol.commands import Deploy, Recompress, SetBudget
 from compression.job import Budget
-
-log = logging.getLogger(__name__)
 
 _RETRY_LEAST_S = 0.5
 _AGAIN_S = 600.0
@@ -32,10 +30,9 @@ class Deployer:
         again_s: float = _AGAIN_S,
     ) -> None:  # fmt: skip
         """Drive with `parts`, remember in `records`."""
-        self._parts, self._records, self._retry_least_s = parts, records, retry_least_s
-        self._again_s = again_s
+        self._parts, self._records, self._again_s = parts, records, again_s
         self._driver = Driver(parts, records, retry_least_s=retry_least_s)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks(self._driver, parts, retry_least_s=retry_least_s)
 
     def records(self) -> tuple[Record, ...]:
         """What is known of every model, by name."""
@@ -51,7 +48,7 @@ class Deployer:
             back = await waking.bring_back(record, self._parts, troubles)
             self._driver.known[record.model] = back
         for record in self.records():
-            self._begin(record.model)
+            self._tasks.begin(record.model)
         if not troubles:  # a record that is damaged may still be mended by hand
             waking.sweep(self._driver, self._parts)
         return troubles
@@ -108,7 +105,7 @@ class Deployer:
 
     async def _replace(self, model: str, message: str, **fields: Any) -> str:
         """Begin a deployment of these fields in the place of what is under way."""
-        replaced = await self._stop_task(model)
+        replaced = await self._tasks.end(model)
         record = self._known(model) or Record(model=model)
         if record.deployment:  # what no command changes stays
             last = record.deployment
@@ -123,9 +120,9 @@ class Deployer:
             self._driver.enter(record.model_copy(update={"deployment": deployment}), message)
         except Unavailable:
             if replaced:  # what was under way goes on
-                self._begin(model)
+                self._tasks.begin(model)
             raise
-        self._begin(model)
+        self._tasks.begin(model)
         return message + ("; the deployment under way was stopped for it" if replaced else "")
 
     async def step(self, model: str, variant: Variant, message: str) -> None:
@@ -137,9 +134,9 @@ class Deployer:
             Unavailable: the disk is full; nothing has changed.
         """
         record = self._known(model)
-        if record is None or record.deployment is None or _in(record, *WORKING):
+        if record is None or record.deployment is None or record.is_in(*WORKING):
             return
-        await self._stop_task(model)
+        await self._tasks.end(model)
         following = TRANSITIONS[record.deployment.state, Event.BACK]
         record = self._driver.known[model].with_deployment(
             state=following, ending=State.LIVE, reload=True, target=variant, message=message,
@@ -148,7 +145,7 @@ class Deployer:
         try:
             self._driver.enter(record, message)
         finally:
-            self._begin(model)
+            self._tasks.begin(model)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEADLINE_S[following]):
                 await self.wait(model)
@@ -161,14 +158,14 @@ class Deployer:
             Refused: nothing is under way.
         """
         record = self._known(model)
-        if record is not None and _in(record, State.RESTORING):
+        if record is not None and record.is_in(State.RESTORING):
             return "it is on its way back already"  # to stop that would only begin it anew
-        if record is None or not _in(record, *WORKING) or not await self._stop_task(model):
+        if record is None or not record.is_in(*WORKING) or not await self._tasks.end(model):
             raise Refused(f"cannot cancel {model}: nothing is under way")
         try:
             self._driver.follow(self._driver.known[model], Event.CANCELLED, "cancelled by command")
         finally:
-            self._begin(model)
+            self._tasks.begin(model)
         return "cancelled"
 
     async def remove(self, model: str) -> str:
@@ -179,7 +176,7 @@ class Deployer:
         """
         if self._known(model) is None:
             raise Refused(f"cannot remove {model}: it is not deployed here")
-        await self._stop_task(model)
+        await self._tasks.end(model)
         await self._parts.unload(model)
         self._records.remove(model)
         del self._driver.known[model]
@@ -196,79 +193,25 @@ class Deployer:
         record = self._known(model)
         if record is None:
             raise Refused(f"cannot forget inputs of {model}: it is not deployed here")
-        if _in(record, *_ON_INPUTS):
+        if record.is_in(*_ON_INPUTS):
             await self.cancel(model)
         return f"{await collecting.forget(model, self._parts)} inputs of {model} are deleted"
 
     async def lost(self, model: str, why: str, said: str = "") -> None:
-        """The server gave a model up; what served before it serves again, where there is any.
-
-        `said` is the last that the server wrote.
-        """
-        record = self._known(model)
-        if record is None or record.deployment is None:
-            return
-        if _in(record, *LOADING):
-            return  # the work under way ends with a switch or a restore of its own
-        if not ways_back.others(record) and not _in(record, *WORKING):
-            message = f"cannot serve {model}: {why}; no variant is left, so it is loaded again"
-            self._parts.emit("crashed", record, f"{message} in {self._again_s / 60:.0f} min")
-            await self._stop_task(model)
-            self._begin(model, after_s=self._again_s)
-            return
-        await self._stop_task(model)
-        record = self._driver.known[model]
-        try:
-            if _in(record, *WORKING) and not _in(record, State.OBSERVING):
-                self._driver.save(ways_back.distrust(record))
-            else:
-                self._driver.follow(record, Event.CRASHED, f"fell back: {why}", said)
-        except TrimtabError as error:
-            self._parts.emit("crashed", record, f"cannot fall back: {error}")
-        finally:
-            self._begin(model)
+        """The server gave a model up, as agent.control.losing says; `said` is its last word."""
+        await losing.lost(
+            model, why, said, driver=self._driver, tasks=self._tasks, parts=self._parts,
+            again_s=self._again_s,
+        )  # fmt: skip
 
     async def stop(self) -> None:
         """Stop driving; everything resumes at the next start."""
-        for model in list(self._tasks):
-            await self._stop_task(model)
+        await self._tasks.end_all()
 
     async def wait(self, model: str) -> Record:
         """Wait until a model's deployment rests; return its record."""
-        task = self._tasks.get(model)
-        if task is not None:
-            await asyncio.shield(task)
+        await self._tasks.wait(model)
         return self._driver.known[model]
 
     def _known(self, model: str) -> Record | None:
         return self._driver.known.get(model)
-
-    def _begin(self, model: str, *, after_s: float = 0.0) -> None:
-        work = self._drive(model, after_s)
-        self._tasks[model] = asyncio.create_task(work, name=f"deployment of {model}")
-
-    async def _stop_task(self, model: str) -> bool:
-        """Stop the model's task; whether it was working."""
-        task = self._tasks.pop(model, None)
-        if task is None or task.done():
-            return False
-        task.cancel()
-        await asyncio.wait({task})  # not `await task`: that would hide our own cancellation
-        return True
-
-    async def _drive(self, model: str, after_s: float) -> None:
-        """Drive to rest, free the disk, and make sure that what should serve does."""
-        if after_s:
-            await asyncio.sleep(after_s)
-        await self._driver.drive(model)
-        try:
-            waking.tidy(model, self._driver, self._parts)
-        except (TrimtabError, OSError) as error:
-            log.warning("cannot free the disk of old versions of %s: %s", model, error)
-        live = self._driver.known[model].live
-        if live is not None and self._parts.served(model) != live.sha256:
-            await waking.bring_back_later(model, self._driver, self._parts, self._retry_least_s)
-
-
-def _in(record: Record, *states: State) -> bool:
-    return record.deployment is not None and record.deployment.state in states

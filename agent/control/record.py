@@ -100,6 +100,10 @@ class Record(Words):
         assert self.deployment is not None
         return self.model_copy(update={"deployment": self.deployment.model_copy(update=changes)})
 
+    def is_in(self, *states: State) -> bool:
+        """Whether its deployment is in one of these."""
+        return self.deployment is not None and self.deployment.state in states
+
 
 class Records:
     """The records in one folder."""

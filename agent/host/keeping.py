@@ -77,6 +77,20 @@ class Keeper:
             if self.life is not None:
                 await self.life.end()
 
+    async def living(self) -> Life:
+        """The process of now, when it is up.
+
+        Raises:
+            Unavailable: it does not come up for as long as a start may take.
+        """
+        try:
+            async with asyncio.timeout(self._pace.start_s):
+                await self.up.wait()
+        except TimeoutError as error:
+            raise Unavailable("cannot load: the server is not up") from error
+        assert self.life is not None
+        return self.life
+
     async def _live(self, life: Life) -> str:
         """Follow one process until it is dead; how it ended."""
         follow = asyncio.create_task(self._follow(life), name="server heartbeat")

@@ -2,26 +2,23 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.errors import BadInput, Corrupt, Refused, TrimtabError, Unavailable
+from agent.errors import Unavailable
 from agent.host import ground, small_requests
-from agent.host.client import NotNow
 from agent.host.ground import Ground
 from agent.host.keeping import Keeper, OnCrash
-from agent.host.life import DEFAULT_PACE, Life, Pace
+from agent.host.life import DEFAULT_PACE, Pace
+from agent.host.loads import Loads
 from agent.host.offer import INFERENCE, Offer
 from agent.host.tallies import Tallies, Tally
 from agent.host.wanted import Wanted
 from agent.protocol.capturing import CaptureOrder, CaptureStatus
 from agent.protocol.commands import Infer
 from agent.protocol.private import LoadReply, LoadRequest, ServerStatus
-
-_LOG = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -58,8 +55,7 @@ class Supervisor:
             self._wanted, on_crash=on_crash, on_up=on_up, on_status=self._count, clock=clock,
             pace=pace,
         )  # fmt: skip
-        self._changing = asyncio.Lock()
-        self._mending: set[asyncio.Task[None]] = set()
+        self._loads = Loads(self._keeper, self._wanted)
         self._ground: Ground | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -143,92 +139,20 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the server, let it finish what it is answering; close the sockets. Fine twice."""
-        ending = {*self._mending, *([self._task] if self._task is not None else [])}
-        for task in ending:
-            task.cancel()
-        if ending:
-            await asyncio.wait(ending)
+        await self._loads.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
         if self._ground is not None:
             self._ground.close()
 
     async def load(self, request: LoadRequest) -> LoadReply:
-        """Load a variant and switch to it; from then on it is loaded again after each restart.
-
-        `request.index` is given here anew. While the server is down it waits.
-
-        Raises:
-            BadInput, Corrupt: the file is not what it should be.
-            Refused: it answers its probe wrongly, or the server died of it.
-            Unavailable: the server does not answer, or died for another reason.
-        """
-        async with self._changing:
-            life = await self._running()
-            asked = self._wanted.ask(request)
-            try:
-                reply = await life.client.load(asked)
-            except asyncio.CancelledError:
-                self._mend(asked.name)
-                raise
-            except (NotNow, BadInput, Corrupt, Refused):
-                await self._face_loss(asked.name, life)
-                raise
-            except Unavailable as error:
-                verdict = await life.verdict_soon()
-                if verdict is None:
-                    self._mend(asked.name)
-                elif verdict.guilty and asked in verdict.suspects:
-                    raise Refused(f"cannot load {asked.name}: the server: {verdict}") from error
-                raise
-            self._wanted.keep(asked)
-        return reply
-
-    async def _face_loss(self, name: str, life: Life) -> None:
-        """Where something was to take another's place and neither could be loaded, the other does
-        not serve any more, and is not told as if it did. Who asked for the load restores."""
-        with contextlib.suppress(Unavailable):  # it has died: the next one loads what is wanted
-            if self._wanted.get(name) is not None and not await life.client.serves(name):
-                self._wanted.drop(name)
-                _LOG.error("%s does not serve any more: it could not be put back", name)
-
-    def _mend(self, name: str) -> None:
-        """Undo a load that nobody waits for any more: the server may go on with it and switch."""
-        task = asyncio.create_task(self._put_back(name), name=f"mending {name}")
-        self._mending.add(task)
-        task.add_done_callback(self._mending.discard)
-
-    async def _put_back(self, name: str) -> None:
-        async with self._changing:
-            wanted = self._wanted.get(name)
-            try:
-                life = await self._running()  # a new process has loaded just what is wanted
-                if wanted is None:
-                    await life.client.unload(name)
-                    return
-                try:
-                    await life.client.load(wanted)
-                except TrimtabError:
-                    await self._face_loss(name, life)
-                    raise
-            except TrimtabError as error:
-                nothing = wanted is None and isinstance(error, BadInput)
-                _LOG.log(
-                    logging.INFO if nothing else logging.WARNING,
-                    "cannot put %s back: %s",
-                    name,
-                    error,
-                )
+        """Load a variant and switch to it, as agent.host.loads says."""
+        return await self._loads.load(request)
 
     async def unload(self, name: str) -> None:
-        """Take a model out of service for good.
-
-        Raises:
-            BadInput: it is not live.
-            Unavailable: the server does not answer; it will not load it again in any case.
-        """
-        if self._wanted.drop(name) is None:
-            raise BadInput(f"cannot unload {name}: it is not live")
-        if self._keeper.up.is_set() and self._keeper.life is not None:
-            await self._keeper.life.client.unload(name)
+        """Take a model out of service for good, as agent.host.loads says."""
+        await self._loads.unload(name)
 
     async def capture(self, order: CaptureOrder) -> CaptureStatus:
         """Have live requests kept, go on with that, or end it.
@@ -236,17 +160,8 @@ class Supervisor:
         Raises:
             Unavailable: the server does not answer now.
         """
-        return await (await self._running()).client.capture(order)
+        return await (await self._keeper.living()).client.capture(order)
 
     async def infer(self, order: Infer) -> dict[str, Any]:
         """Answer one small request, as agent.host.small_requests says."""
-        return await small_requests.answer((await self._running()).client, order)
-
-    async def _running(self) -> Life:
-        try:
-            async with asyncio.timeout(self._pace.start_s):
-                await self._keeper.up.wait()
-        except TimeoutError as error:
-            raise Unavailable("cannot load: the server is not up") from error
-        assert self._keeper.life is not None
-        return self._keeper.life
+        return await small_requests.answer((await self._keeper.living()).client, order)

@@ -217,8 +217,8 @@ class Deployments(RuleBasedStateMachine):
             found = Path(loaded.path)
             assert found.exists(), "what serves stays on the disk"
         at_rest = record and record.deployment and record.deployment.state in REST
-        task = self.deployer._tasks.get("m")  # to know whether it still tidies
-        if at_rest and record and record.live and loaded and (task is None or task.done()):
+        tidying = self.deployer._tasks.running("m")
+        if at_rest and record and record.live and loaded and not tidying:
             assert loaded.sha256 == record.live.sha256
             assert loaded.version == record.live.version
 

@@ -61,7 +61,7 @@ async def test_a_load_that_nobody_waits_for_any_more_is_undone(
         loading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await loading
-    await until(lambda: not supervisor._mending)
+    await until(lambda: not supervisor._loads.mending)
 
     def runs() -> dict[str, str]:
         status = supervisor.status
@@ -93,7 +93,7 @@ async def test_what_does_not_fit_now_leaves_what_serves_and_says_so_at_once(
     with pytest.raises(NotNow, match="it needs about 100000000 MiB"):
         await supervisor.load(old.model_copy(update={"needs_mib": 1e8, "version": 2}))
     assert supervisor.live() == {"m": old.sha256}
-    assert not supervisor._mending, "there is nothing to undo"
+    assert not supervisor._loads.mending, "there is nothing to undo"
     assert len(await post(supervisor, "m", ROW)) == 4
 
 
