@@ -54,7 +54,7 @@ async def _load(service: Service, request: Request, match: Match) -> Answer:
         raise BadInput(f"cannot read the load request: {explain(error)}") from error
     if wanted.name != match["name"]:
         raise BadInput(f"cannot load '{wanted.name}' under the name '{match['name'][:80]}'")
-    return _words(await service.slots.load(wanted))
+    return _words(await service.slots.load(wanted, instead=True))
 
 
 async def _unload(service: Service, _request: Request, match: Match) -> Answer:

@@ -59,6 +59,10 @@ class Slots:
         )
         # One at a time: two models being loaded would be two peaks of memory.
         self._changing = asyncio.Lock()
+        self._beside_now: LoadRequest | None = None
+        """What is being loaded beside what serves under its name."""
+        self._taken_back = False
+        """... and is not to switch: nobody waits for it, and what serves was asked for again."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __iter__(self) -> Iterator[Variant]:
@@ -83,17 +87,30 @@ class Slots:
             )
         return variant
 
-    async def load(self, request: LoadRequest) -> LoadReply:
+    async def load(self, request: LoadRequest, *, instead: bool = False) -> LoadReply:
         """Load a variant, prove it, switch to it and free the old one.
 
-        It goes on to its end when nobody waits for it any more.
+        It goes on to its end when nobody waits for it any more; `instead`: unless what serves is
+        asked for again while another one is being loaded beside it.
 
         Raises:
             BadInput, Corrupt: as agent.serving.runtime.load.
             Refused: it answers its probe wrongly.
             Unavailable: no memory is left for it.
         """
+        if instead and self._takes_back(request):
+            return LoadReply(load_ms=0, warm_ms=0, drain_ms=0, rss_mib=vitals.rss_mib())
         return await self._to_its_end(self._load(request), f"load {request.name}")
+
+    def _takes_back(self, request: LoadRequest) -> bool:
+        live, other = self._live.get(request.name), self._beside_now
+        if live is None or other is None or other.name != request.name:
+            return False
+        if live.request.model_copy(update={"index": request.index}) != request:
+            return False
+        live.request = request
+        self._taken_back = True
+        return True
 
     async def unload(self, name: str, *, rest: bool = False) -> None:
         """Take a model out of service, drain and free it; `rest`: it may be loaded again.
@@ -140,7 +157,14 @@ class Slots:
                 await self._aside(runtime.give_back_memory)
 
     async def _beside(self, request: LoadRequest, old: Variant | None) -> LoadReply:
-        ready = await self._prepared(request)
+        self._beside_now, self._taken_back = request, False
+        try:
+            ready = await self._prepared(request)
+        finally:
+            self._beside_now = None
+        if self._taken_back:
+            await self._aside(ready.model.close)
+            raise Unavailable(f"cannot load {request.name}: what serves was asked for again")
         self._switch(ready)
         began = time.perf_counter()
         if old is not None:

@@ -70,6 +70,34 @@ async def test_a_load_that_nobody_waits_for_any_more_is_undone(
     await until(lambda: runs() == {"m": wanted.sha256} == supervisor.live())
 
 
+async def test_what_serves_is_back_at_once_however_long_the_load_takes_that_nobody_waits_for(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    old = serving.request("m", models.mlp(tmp_path / "mlp.onnx"))
+    await supervisor.load(old)
+    page = supervisor._ground.page  # type: ignore[union-attr]  # until the server is at it
+    new = models.mlp(tmp_path / "new.onnx", seed=1)
+    os.mkfifo(tmp_path / "pipe")  # instead of the file: it is read for as long as the test needs
+    os.link(tmp_path / "pipe", tmp_path / "slow.onnx")
+    slow = serving.request("m", new, version=2).model_copy(
+        update={"path": str(tmp_path / "slow.onnx")}
+    )
+    loading = asyncio.create_task(supervisor.load(slow))
+    await until(page.busy)
+    loading.cancel()
+    await asyncio.wait({loading})
+    await until(lambda: not supervisor._loads.mending)
+    await supervisor.load(old)  # as RESTORING does
+    assert page.busy(), "the other one is still being read"
+    content = new.read_bytes()
+    new.replace(tmp_path / "slow.onnx")
+    await asyncio.to_thread((tmp_path / "pipe").write_bytes, content)
+    await until(lambda: not page.busy(), what="the end of the load")
+    third = serving.request("m", models.mlp(tmp_path / "third.onnx", seed=2), version=3)
+    reply = await supervisor.load(third)
+    assert reply.replaced_sha256 == old.sha256, "nothing else has served in between"
+
+
 async def test_what_could_not_be_put_back_is_not_told_as_if_it_served(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
