@@ -16,10 +16,10 @@ from onnx import numpy_helper
 from torch.utils import checkpoint
 
 from compression.errors import BadModel
-from compression.recovery import nodes
+from compression.recovery import nodes, scales
 from compression.recovery.foreign import Foreign
 from compression.recovery.nodes import Node, UnknownError
-from compression.recovery.operators import table
+from compression.recovery.operators import quantizing, table
 from compression.regular import opsets
 
 Values = dict[str, Any]
@@ -28,7 +28,8 @@ Values = dict[str, Any]
 class Interpreter:
     """One graph. Its values are torch tensors by the graph's own names.
 
-    What an output of QuantizeLinear holds are whole numbers as float32.
+    What an output of QuantizeLinear holds are whole numbers as float32; or, where all that read it
+    go straight back, what those make of it.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -46,6 +47,9 @@ class Interpreter:
         self.at = 0
         """The node that is being computed."""
         self._last = _last_readers(self.nodes)
+        single = [name for name, one in self.constants.items()
+                  if one.numel() == 1 and one.dtype in quantizing.KINDS]  # fmt: skip
+        self._there, self._back = scales.crossings(self.nodes, frozenset(single), self.outputs)
 
     def run(
         self,
@@ -90,7 +94,11 @@ class Interpreter:
         return {name: value for name, value in values.items() if name not in fixed}
 
     def _compute(self, node: Node, values: Values) -> tuple[Any, ...]:
+        if self.at in self._back:
+            return (values[node.inputs[0]],)
         function = table.OPERATORS.get(node.operator)
+        if self.at in self._there:
+            function = quantizing.crossed
         if function is None:
             return self.foreign.run(node, values)
         inputs = [values[name] if name else None for name in node.inputs]

@@ -103,6 +103,29 @@ class Biases:
         return found
 
 
+def crossings(
+    nodes: Sequence[Node], held: frozenset[str], kept: Collection[str]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Where nodes cross to integers and straight back: places of what goes there, and what returns.
+
+    `held` are scales and zero points of one value each, `kept` tensors that are asked for.
+    """
+    readers: dict[str, list[int]] = {}
+    for at, node in enumerate(nodes):
+        for name in node.reads:
+            readers.setdefault(name, []).append(at)
+    there, back = set[int](), set[int]()
+    for at, node in enumerate(nodes):
+        plain = node.operator == Q and held.issuperset(node.inputs[1:])
+        if not plain or node.outputs[0] in kept or set(node.attributes) - {"axis"}:
+            continue
+        behind = readers.get(node.outputs[0], [])
+        if all(nodes[n].operator == DQ and nodes[n].inputs[1:] == node.inputs[1:] for n in behind):
+            there.add(at)
+            back.update(behind)
+    return frozenset(there), frozenset(back)
+
+
 def _grid(node: Node, held: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scale and zero point so that they meet the axis of what they belong to; float32."""
     values, scale = held[node.inputs[0]], held[node.inputs[1]]

@@ -1,12 +1,14 @@
 """Models in QDQ form learn through their own rounding, and stay the same graph."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -38,8 +40,8 @@ def original() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def rounded(original: onnx.ModelProto) -> onnx.ModelProto:
     ranges = statistics.ranges(original, feeds(32), count=32, threads=1)
-    settings = quantization.Settings(weights="s8-7bit", operators=("*",))
-    return quantization.apply(original, settings, ranges=ranges)
+    wanted = quantization.Settings(weights="s8-7bit", operators=("*",))
+    return quantization.apply(original, wanted, ranges=ranges)
 
 
 def arrays(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
@@ -150,19 +152,55 @@ def test_torch_promises_what_onnxruntime_computes(
     assert np.sqrt(np.sum(gaps) / np.sum(powers)) < 0.02
 
 
-def test_the_gradient_of_a_scale_is_that_of_learned_step_sizes() -> None:
-    node: Node = read(onnx.helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]), opset=17)
-    x = torch.linspace(-3, 30, 200)
+def crossing(at_once: bool) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    there: Node = read(onnx.helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]), opset=17)
+    back: Node = read(onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]), opset=17)
+
+    def piece_by_piece(x: torch.Tensor, s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        q = quantizing.OPERATORS["QuantizeLinear"](there, [x, s, z])
+        return quantizing.OPERATORS["DequantizeLinear"](back, [q, s, z])
+
+    return (lambda x, s, z: quantizing.crossed(there, [x, s, z])) if at_once else piece_by_piece
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_gradient_of_a_scale_is_that_of_learned_step_sizes(at_once: bool) -> None:
+    across = crossing(at_once)
     scale = torch.tensor(0.1, requires_grad=True)
     zero = torch.tensor(3, dtype=torch.uint8)
-    for one in x:
+    for one in torch.linspace(-3, 30, 200):
         scale.grad = None
-        q = quantizing.OPERATORS["QuantizeLinear"](node, [one, scale, zero])
-        quantizing.OPERATORS["DequantizeLinear"](node, [q, scale, zero]).backward()
+        across(one, scale, zero).backward()
         v = float(one) / 0.1
         within = float(np.round(v)) - v  # Esser et al. 2020, equation 3
         wanted = -3.0 if np.round(v) + 3 < 0 else 252.0 if np.round(v) + 3 > 255 else within
         assert float(scale.grad) == pytest.approx(wanted, abs=1e-3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 99), scale=st.floats(1e-4, 10.0), zero=st.integers(0, 255),
+    spread=st.floats(0.0, 1e4),
+)  # fmt: skip
+def test_to_integers_and_back_at_once_is_as_piece_by_piece(
+    seed: int, scale: float, zero: int, spread: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    values, weights = (torch.from_numpy(rng.standard_normal((3, 50), np.float32)) for _ in "ab")
+    found = []
+    for at_once in (False, True):
+        x = (values * spread).requires_grad_()
+        s = torch.tensor(scale, requires_grad=True)
+        y = crossing(at_once)(x, s, torch.tensor(zero, dtype=torch.uint8))
+        (y * weights).sum().backward()
+        found.append((y.detach().numpy(), x.grad.numpy(), float(s.grad)))
+    (y, of_x, of_s), (other_y, other_of_x, other_of_s) = found
+    steps = np.abs(y - other_y) / np.float32(scale)
+    assert steps.max() < 1.01  # a tie may fall either way
+    same = steps < 0.01
+    assert same.mean() > 0.98
+    np.testing.assert_allclose(other_of_x[same], of_x[same], rtol=1e-5)
+    assert other_of_s == pytest.approx(of_s, rel=1e-3, abs=300 * float((~same).sum()) + 0.05)
 
 
 def test_weights_of_8_bits_that_were_spoiled_are_learned_anew_and_the_graph_stays(
@@ -177,10 +215,10 @@ def test_weights_of_8_bits_that_were_spoiled_are_learned_anew_and_the_graph_stay
             values = (values + noise.normal(0, 20, values.shape)).clip(-64, 64).astype(np.int8)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     evidence = Evidence(feeds, outputs=OUTPUTS)
-    settings = recovery.Settings(
-        seconds=3600.0, steps=36, learning_rate=6e-3, features=0, augmentation=0.0
+    wanted = recovery.Settings(
+        seconds=3600.0, steps=48, learning_rate=6e-3, features=3, augmentation=0.0
     )
-    made = recovery.apply(spoiled, settings, original=original, evidence=evidence)
+    made = recovery.apply(spoiled, wanted, original=original, evidence=evidence)
     judge = Judge(original, OUTPUTS, threads=1)
     others = list(enumerate({"image": one[None]} for one in renders.digits(100, seed=6)[0]))
     before, after = (judge.figures(model, others) for model in (spoiled, made))

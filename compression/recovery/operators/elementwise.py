@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from compression.recovery.nodes import DTYPES, Node, Operator, UnknownError, Values, given
 
+_NEAR = 1e-6
 _LEAST, _MOST = -3.4028234663852886e38, 3.4028234663852886e38
 
 
@@ -55,7 +56,10 @@ def _clip(node: Node, x: Values) -> Any:
 
 
 def _hard_sigmoid(node: Node, x: Values) -> Any:
-    return (x[0] * node.get("alpha", 0.2) + node.get("beta", 0.5)).clamp(0, 1)
+    alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < _NEAR and beta == 0.5:  # half of the memory, a third of the time
+        return functional.hardsigmoid(x[0])
+    return (x[0] * alpha + beta).clamp(0, 1)
 
 
 def _gelu(node: Node, x: Values) -> Any:
@@ -109,7 +113,7 @@ OPERATORS: dict[str, Operator] = {
     "Identity": _one(lambda x: x), "Dropout": _one(lambda x: x),
     "Clip": _clip, "Relu": _one(torch.relu), "Sigmoid": _one(torch.sigmoid),
     "Tanh": _one(torch.tanh), "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _one(lambda x: x * (x / 6 + 0.5).clamp(0, 1)),
+    "HardSwish": _one(functional.hardswish),
     "LeakyRelu": lambda node, x: functional.leaky_relu(x[0], node.get("alpha", 0.01)),
     "Elu": lambda node, x: functional.elu(x[0], node.get("alpha", 1.0)), "Selu": _selu,
     "PRelu": _prelu, "ThresholdedRelu": _thresholded, "Softplus": _one(functional.softplus),
