@@ -21,14 +21,16 @@ class Again(NamedTuple):
     told: bytes
     """What the answer began with, likewise."""
     rote: Rote
+    head: Head
+
+    def asks(self, data: bytes) -> bool:
+        """Whether `data` is this request, but for its tensors."""
+        return len(data) == self.length and data.startswith(self.said)
 
     def answer(self, data: bytes) -> bytes | None:
-        """The answer to `data`, where it asks the same; None: it has to be read."""
-        said, length, told, rote = self
-        if len(data) != length or not data.startswith(said):
-            return None
-        made = rote.answer(data, len(said))
-        return None if made is None else b"".join((told, *made))
+        """The answer to this request with these data; None: not at once."""
+        made = self.rote.answer(data, len(self.said))
+        return None if made is None else b"".join((self.told, *made))
 
 
 def learn(data: bytes, head: Head, answer: Answer) -> Again | None:
@@ -41,4 +43,4 @@ def learn(data: bytes, head: Head, answer: Answer) -> Again | None:
         return None
     made = sum(map(len, answer.parts[1:]))
     said, told = data[: len(data) - tensors], written[: len(written) - made]
-    return Again(said, len(data), told, answer.rote)
+    return Again(said, len(data), told, answer.rote, head)

@@ -39,11 +39,37 @@ class Request(NamedTuple):
     body: memoryview
 
 
+class Pending(Protocol):
+    """An answer that will come."""
+
+    def cancel(self) -> object:
+        """Nobody waits for it any more."""
+
+
+class Said(NamedTuple):
+    """An answer, and how many bytes of it were sent already."""
+
+    answer: bytes
+    sent: int
+
+
 class Rote(Protocol):
     """How to answer a request again that differs in nothing but the data behind its JSON."""
 
     def answer(self, data: bytes, at: int) -> Sequence[bytes] | None:
-        """What stands behind the JSON of the answer, for the data from `at` on; None: ask anew."""
+        """What stands behind the JSON of the answer, for the data from `at` on; None: not now."""
+
+    def later(
+        self,
+        data: bytes,
+        at: int,
+        say: Callable[[Sequence[bytes]], Said],
+        done: Callable[[Said | None], None],
+    ) -> Pending | None:
+        """As `answer`, told to `say` by the model's thread, and then to `done` by the loop.
+
+        None, here or there: ask the usual way.
+        """
 
 
 class Answer(NamedTuple):

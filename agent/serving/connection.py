@@ -7,7 +7,7 @@ too slowly is hung up on, and for whoever has gone nothing is run.
 import asyncio
 import math
 
-from agent.serving import again, heads, presence
+from agent.serving import heads, presence
 from agent.serving.answering import Answering
 from agent.serving.bodies import ChunkedBody, PlainBody
 from agent.serving.door import Door, Turned
@@ -30,8 +30,6 @@ class Connection(Answering):
 
     def __init__(self, door: Door) -> None:
         super().__init__(door)
-        self._data = b""
-        """What has come and was not taken up yet."""
         self._body: PlainBody | ChunkedBody | None = None
         self._ended = False
         """The client sends no more."""
@@ -106,7 +104,7 @@ class Connection(Answering):
         data = self._data
         if self._by_rote(data):
             self._data, self._in_head = b"", False
-            return self._ended
+            return self._ended and self._head is None
         if data.startswith(_EMPTY):  # RFC 9112, section 2.2: empty lines before are ignored
             data = self._data = data.lstrip(b"\r\n")
         end = data.find(heads.END, 0, HEAD_BYTES) + _END
@@ -128,8 +126,7 @@ class Connection(Answering):
             self._collect(head, data[end:])
         else:
             self._data, self._in_head = data[until:], False
-            answer = self._begin(head, memoryview(data)[end:until])
-            self._again = answer and again.learn(data[:until], head, answer)
+            self._begin(head, memoryview(data)[end:until], data[:until])
             if self._data or self._ended:
                 return self._head is None and not self._choked and not self._closing
         return False

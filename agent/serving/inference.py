@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable
 from time import perf_counter_ns
+from typing import NamedTuple
 
 from agent.protocol.oip import InferRequest
 from agent.serving import rote, sharing, spoken
@@ -10,7 +11,20 @@ from agent.serving.faults import NotOffered
 from agent.serving.questions import Question
 from agent.serving.runs import Ran
 from agent.serving.service import Service
+from agent.serving.spoken import Heard
 from agent.serving.variant import Variant
+
+
+class _Turn(NamedTuple):
+    """A request that was read, on its way through a variant."""
+
+    service: Service
+    variant: Variant
+    question: Question
+    asked: InferRequest
+    began_ns: int
+    read_ns: int
+    heard: Heard | None = None
 
 
 def infer(service: Service, request: Request, match: Match) -> Answering:
@@ -25,77 +39,58 @@ def infer(service: Service, request: Request, match: Match) -> Answering:
             return Answer(200, parts)
         else:
             question, asked = variant.questions.told(heard.whole())
-        read_ns = perf_counter_ns()
+        turn = _Turn(service, variant, question, asked, began_ns, perf_counter_ns(), heard)
         if variant.gate is None:
-            running = _run(service, variant, question, asked)
-            if isinstance(running, Ran):
-                answer = _written(question, variant, running, began_ns=began_ns, read_ns=read_ns)
-                if heard is not None:
-                    spoken.learn(variant, heard, question, running.arrays, answer.parts)
-                    return answer
-                known = rote.learn(service, variant, question, asked, running.arrays)
-                return answer if known is None else answer._replace(rote=known)
-            return _later(running, question, variant, began_ns=began_ns, read_ns=read_ns)
+            running = _run(turn)
+            return _written(turn, running) if isinstance(running, Ran) else _later(turn, running)
     except BaseException:
         variant.meter.failed(perf_counter_ns() - began_ns)
         raise
-    return _behind(service, variant, request, match, began_ns=began_ns, within_s=asked.within_s)
+    return _behind(turn, request, match)
 
 
-async def _later(
-    running: Awaitable[Ran], question: Question, variant: Variant, *, began_ns: int, read_ns: int
-) -> Answer:
+async def _later(turn: _Turn, running: Awaitable[Ran]) -> Answer:
     try:
-        ran = await running
-        return _written(question, variant, ran, began_ns=began_ns, read_ns=read_ns)
+        return _written(turn, await running)
     except BaseException:
-        variant.meter.failed(perf_counter_ns() - began_ns)
+        turn.variant.meter.failed(perf_counter_ns() - turn.began_ns)
         raise
 
 
-async def _behind(
-    service: Service,
-    variant: Variant,
-    request: Request,
-    match: Match,
-    *,
-    began_ns: int,
-    within_s: float | None,
-) -> Answer:
+async def _behind(turn: _Turn, request: Request, match: Match) -> Answer:
     """Wait until the variant has been replaced, then ask the other one."""
-    read_ns = perf_counter_ns()
+    service, variant = turn.service, turn.variant
     while variant.gate is not None:
-        await variant.gate.passed(within_s=within_s)
+        await variant.gate.passed(within_s=turn.asked.within_s)
         variant = service.slots.find(*match.group("name", "version"))
     try:
         question, asked = variant.questions.read(request.headers, request.body)
-        running = _run(service, variant, question, asked)
-        ran = running if isinstance(running, Ran) else await running
-        return _written(question, variant, ran, began_ns=began_ns, read_ns=read_ns)
+        turn = turn._replace(variant=variant, question=question, asked=asked, heard=None)
+        running = _run(turn)
+        return _written(turn, running if isinstance(running, Ran) else await running)
     except BaseException:
-        variant.meter.failed(perf_counter_ns() - began_ns)
+        variant.meter.failed(perf_counter_ns() - turn.began_ns)
         raise
 
 
-def _run(
-    service: Service, variant: Variant, question: Question, asked: InferRequest
-) -> Ran | Awaitable[Ran]:
+def _run(turn: _Turn) -> Ran | Awaitable[Ran]:
+    asked, variant, names = turn.asked, turn.variant, turn.question.names
     if asked.sequence:
         raise NotOffered("cannot keep a sequence: each request stands for itself here")
     if asked.shared or any(wanted.shared is not None for wanted in asked.outputs):
-        return sharing.run(service.regions, variant, asked, question.names)
-    return variant.infer(asked.inputs, question.names, within_s=asked.within_s, fits=True)
+        return sharing.run(turn.service.regions, variant, asked, names)
+    return variant.infer(asked.inputs, names, within_s=asked.within_s, fits=True)
 
 
-def _written(
-    question: Question, variant: Variant, ran: Ran, *, began_ns: int, read_ns: int
-) -> Answer:
-    arrays, ran_from_ns, ran_to_ns = ran
+def _written(turn: _Turn, ran: Ran) -> Answer:
+    variant, question = turn.variant, turn.question
+    arrays, from_ns, to_ns = ran
     head = {"model_name": variant.request.name, "model_version": variant.version}
     answer = Answer(200, *question.write(head, arrays))
     now_ns = perf_counter_ns()
-    variant.meter.succeeded(
-        (read_ns - began_ns, ran_from_ns - read_ns, ran_to_ns - ran_from_ns, now_ns - ran_to_ns),
-        at_ns=now_ns,
-    )
-    return answer
+    times = (turn.read_ns - turn.began_ns, from_ns - turn.read_ns, to_ns - from_ns, now_ns - to_ns)
+    variant.meter.succeeded(times, at_ns=now_ns)
+    if turn.heard is not None:
+        spoken.learn(variant, turn.heard, question, arrays, answer.parts)
+        return answer
+    return answer._replace(rote=rote.learn(turn.service, variant, question, turn.asked, arrays))

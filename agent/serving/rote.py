@@ -5,7 +5,7 @@ Whatever is not as it was (another variant, a queue, a region that has gone, an 
 shape) is left to the usual way, which says so.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from time import perf_counter_ns
 
@@ -15,9 +15,11 @@ from agent.errors import BadInput
 from agent.protocol.oip import InferRequest
 from agent.protocol.tensors import Array
 from agent.serving import sharing
+from agent.serving.api import Said
+from agent.serving.faults import NotFound
 from agent.serving.questions import Place, Question
-from agent.serving.runs import Call, Prepared
-from agent.serving.runtime import CannotRun
+from agent.serving.runs import Call, Pending, Prepared, Ran
+from agent.serving.runtime import Bound, CannotRun, Stop
 from agent.serving.service import Service
 from agent.serving.variant import Variant
 
@@ -26,60 +28,104 @@ _MOST_BYTES = 64 * 1024
 _NOTHING: Sequence[bytes] = ()
 
 
+Say = Callable[[Sequence[bytes]], Said]
+Done = Callable[[Said | None], None]
+
+
 class Rote:
-    """One question of one variant, bound to memory.
+    """One question of one variant, bound to memory that the variant may let go."""
 
-    That memory is looked up each time and not kept here: a region must go when its client says so.
-    """
+    __slots__ = ("_prepared", "_size", "_variant")
 
-    __slots__ = ("_key", "_size", "_variant")
-
-    def __init__(self, variant: Variant, key: Hashable, size: int) -> None:
-        """`variant.prepared[key]` has what is bound; its inputs have `size` bytes."""
+    def __init__(self, variant: Variant, prepared: Prepared, bound: Bound) -> None:
         self._variant = variant
-        self._key = key
-        self._size = size
+        self._prepared = prepared
+        self._size = sum(array.nbytes for array in bound.inputs.values())
 
     def answer(self, data: bytes, at: int) -> Sequence[bytes] | None:
         """The outputs as bytes, for the inputs that lie in `data` from `at` to its end.
 
-        None: it has to be asked the usual way.
+        None: it has to be asked another way.
         """
         prepared = self.ready()
         if prepared is None:
             return None
         began_ns = perf_counter_ns()
-        if prepared.into is None:
-            return None if self.run(prepared, began_ns) is None else _NOTHING
-        prepared.into[:] = data[at:]
-        made = self.run(prepared, began_ns)
-        return None if made is None else [array.tobytes() for array in made]
+        if prepared.into is not None:
+            prepared.into[:] = data[at:]
+        made = self.run(began_ns)
+        return None if made is None else self._sent(made)
+
+    def later(self, data: bytes, at: int, say: Say, done: Done) -> Pending | None:
+        """As `answer`, on the model's thread, which gives the outputs to `say`; then `done` is
+        called with what came of it, or None.
+
+        None: it has to be asked the usual way, at once.
+        """
+        prepared, variant = self._prepared, self._variant
+        bound, into = prepared.bound, prepared.into
+        if bound is None or not (variant.plain and self._whole()):
+            return None
+        began_ns = perf_counter_ns()
+        call = Call(bound.inputs, bound.outputs, self._size, bound)
+
+        def job(stop: Stop) -> tuple[Ran, Said]:
+            if into is not None:
+                into[:] = data[at:]
+            try:
+                ran = variant.run(call, stop)
+            except CannotRun:
+                if not stop.asked:  # an output's shape hangs on values: from now on it is copied
+                    prepared.let_go()
+                raise
+            return ran, say(self._sent(ran.arrays))
+
+        def arrived(made: tuple[Ran, Said] | None, error: BaseException | None) -> None:
+            del error  # asked the usual way, it says what is wrong
+            if made is None:
+                done(None)
+                return
+            (_, from_ns, to_ns), said = made
+            self._count(began_ns, began_ns, from_ns, to_ns)
+            done(said)
+
+        return variant.submit(job, arrived)
 
     def ready(self) -> Prepared | None:
-        """What is bound, if the model would run now and nothing has gone."""
-        prepared = self._variant.prepared.get(self._key)
-        if prepared is None or prepared.bound is None or not self._variant.at_once(self._size):
+        """What is bound, if the model would run now."""
+        prepared = self._prepared
+        if prepared.bound is None or not self._variant.at_once(self._size):
             return None
-        regions = prepared.regions
-        return None if regions and not all(region.whole() for region in regions) else prepared
+        return prepared if self._whole() else None
 
-    def run(self, prepared: Prepared, began_ns: int) -> Sequence[Array] | None:
+    def run(self, began_ns: int) -> Sequence[Array] | None:
         """The outputs where they are bound, until the next run; None: as `answer`."""
-        variant, bound = self._variant, prepared.bound
+        bound = self._prepared.bound
         assert bound is not None
         try:
-            arrays, from_ns, to_ns = variant.run(
+            arrays, from_ns, to_ns = self._variant.run(
                 Call(bound.inputs, bound.outputs, self._size, bound)
             )
-        except CannotRun:  # an output's shape hangs on values: from now on it is copied
-            variant.prepared[self._key] = Prepared(prepared.regions)
+        except CannotRun:  # as above
+            self._prepared.let_go()
             return None
         except BadInput:
             return None
-        now_ns = perf_counter_ns()
-        times = (from_ns - began_ns, 0, to_ns - from_ns, now_ns - to_ns)
-        variant.meter.succeeded(times, at_ns=now_ns)
+        self._count(began_ns, from_ns, from_ns, to_ns)
         return arrays
+
+    def _sent(self, arrays: Sequence[Array]) -> Sequence[bytes]:
+        """What goes out: nothing of what lies in the client's memory."""
+        return _NOTHING if self._prepared.regions else [array.tobytes() for array in arrays]
+
+    def _whole(self) -> bool:
+        regions = self._prepared.regions
+        return not regions or all(region.whole() for region in regions)
+
+    def _count(self, began_ns: int, read_ns: int, from_ns: int, to_ns: int) -> None:
+        now_ns = perf_counter_ns()
+        times = (read_ns - began_ns, from_ns - read_ns, to_ns - from_ns, now_ns - to_ns)
+        self._variant.meter.succeeded(times, at_ns=now_ns)
 
 
 def learn(
@@ -93,10 +139,12 @@ def learn(
 
     Its tensors all lie in shared memory, or its inputs behind its JSON and its outputs go there.
     """
-    if not question.kept:
+    if not question.kept or asked.within_s is not None:
         return None
     if asked.shared:
-        return _known(variant, sharing.key(service.regions, asked))
+        with suppress(NotFound, BadInput):  # the region has gone meanwhile
+            return _known(variant, sharing.key(service.regions, asked))
+        return None
     if question.plain and question not in variant.prepared:
         bind(variant, question, question.places, named(question.names, outputs))
     return _known(variant, question)
@@ -136,4 +184,4 @@ def _known(variant: Variant, key: Hashable) -> Rote | None:
     prepared = variant.prepared.get(key)
     if prepared is None or prepared.bound is None:
         return None
-    return Rote(variant, key, sum(array.nbytes for array in prepared.bound.inputs.values()))
+    return Rote(variant, prepared, prepared.bound)

@@ -2,23 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agent.protocol.crash_page import CrashPage
 from agent.protocol.tensors import Array
 from agent.serving.faults import Expired
 from agent.serving.runtime import Bound, Stop
 from agent.serving.shared_memory import Region
+from agent.serving.worker import Work, Worker
 
 
 @dataclass
 class SharedThread:
     """One thread for all models while it is set, so that one thing runs at a time."""
 
-    executor: ThreadPoolExecutor | None = None
+    worker: Worker | None = None
 
 
 class Place(NamedTuple):
@@ -46,56 +45,81 @@ class Call(NamedTuple):
     bound: Bound | None = None
 
 
-@dataclass(frozen=True)
 class Prepared:
-    """A binding and the regions that it points into. Without a binding it is always copied."""
+    """What is bound for a question, until it is let go. Without a binding it is always copied."""
 
-    regions: tuple[Region, ...]
-    bound: Bound | None = None
-    into: memoryview | None = None
-    """The memory of all its inputs, one behind the other, where it is ours."""
+    __slots__ = ("bound", "into", "regions")
+
+    def __init__(
+        self,
+        regions: tuple[Region, ...] = (),
+        bound: Bound | None = None,
+        into: memoryview | None = None,
+    ) -> None:
+        """`into`: the memory of all its inputs, one behind the other, where it is ours."""
+        self.regions = regions
+        self.bound = bound
+        self.into = into
+
+    def let_go(self) -> None:
+        """Keep no memory any more."""
+        self.bound = self.into = None
 
 
-def outcome(
-    queued: "Future[Ran]",
-    stop: Stop,
-    *,
-    left: Callable[[], None],
-    within_s: float | None,
-    late: str,
-) -> "asyncio.Future[Ran]":
-    """What becomes of a run that is queued on a thread; `left` is called when it is over.
+class Pending:
+    """A run that waits for its thread or is under way."""
 
-    Who cancels it, or has waited `within_s` (Expired, saying `late`), takes the run out of the
-    queue, or stops it.
+    __slots__ = ("_left", "_stop", "_work")
+
+    def __init__(self, work: Work[Any], stop: Stop, left: Callable[[], None]) -> None:
+        self._work = work
+        self._stop = stop
+        self._left = left
+
+    def cancel(self) -> None:
+        """Take it out of the queue, or stop it: nobody waits for it."""
+        if self._work.cancel():
+            self._left()
+        else:
+            self._stop.now()
+
+
+class Outcome:
+    """What becomes of a run that is queued on a thread.
+
+    Who cancels `waiting`, or has waited `within_s` (Expired, saying `late`), gives it up.
     """
-    loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[Ran] = loop.create_future()
 
-    def arrived() -> None:
-        left()
-        if not waiting.done():
-            error = queued.exception()
-            if error is None:
-                waiting.set_result(queued.result())
-            else:
-                waiting.set_exception(error)
+    def __init__(self, *, within_s: float | None, late: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.waiting: asyncio.Future[Ran] = loop.create_future()
+        self._late = late
+        self._over = False
+        self._pending: Pending | None = None
+        self._timer = None if within_s is None else loop.call_later(within_s, self._expired)
 
-    def expired() -> None:
-        if not waiting.done():
-            waiting.set_exception(Expired(late))
+    def of(self, pending: Pending) -> "asyncio.Future[Ran]":
+        """Follow this run, which tells `arrived`."""
+        self._pending = pending
+        self.waiting.add_done_callback(self._settled)
+        return self.waiting
 
-    def settled(_: "asyncio.Future[Ran]") -> None:
-        if timer is not None:
-            timer.cancel()
-        if not queued.done() and not queued.cancel():
-            stop.now()
+    def arrived(self, ran: Ran | None, error: BaseException | None) -> None:
+        """It is over."""
+        self._over = True
+        if self.waiting.done():
+            return
+        if ran is not None:
+            self.waiting.set_result(ran)
+        elif error is not None:
+            self.waiting.set_exception(error)
 
-    def over(_: "Future[Ran]") -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server has ended
-            loop.call_soon_threadsafe(arrived)
+    def _expired(self) -> None:
+        if not self.waiting.done():
+            self.waiting.set_exception(Expired(self._late))
 
-    timer = None if within_s is None else loop.call_later(within_s, expired)
-    waiting.add_done_callback(settled)
-    queued.add_done_callback(over)
-    return waiting
+    def _settled(self, _: "asyncio.Future[Ran]") -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._over and self._pending is not None:
+            self._pending.cancel()

@@ -120,7 +120,9 @@ class _Work(NamedTuple):
 
     def copy_from_now_on(self) -> Ran | Awaitable[Ran]:
         """Where what was bound cannot be run: an output's shape that depends on values."""
-        self.variant.prepared[self.key] = Prepared(self._regions())
+        prepared = self.variant.prepared.get(self.key)
+        if prepared is not None:
+            prepared.let_go()
         return self.copy()
 
     async def _finish_later(self, running: Awaitable[Ran], inputs: dict[str, Array]) -> Ran:

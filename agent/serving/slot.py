@@ -23,6 +23,7 @@ from agent.serving.gate import Gate
 from agent.serving.meter import Key, Ledger
 from agent.serving.runs import Place, SharedThread
 from agent.serving.variant import MOST_WAITING, Variant
+from agent.serving.worker import Worker
 
 DRAIN_S = 30.0
 _Result = TypeVar("_Result")
@@ -54,9 +55,7 @@ class Slots:
         self._ledger = Ledger()
         self._lanes = itertools.cycle(range(LANES))
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._serial = SharedThread(
-            ThreadPoolExecutor(1, thread_name_prefix="run") if serial else None
-        )
+        self._serial = SharedThread(Worker("run") if serial else None)
         # One at a time: two models being loaded would be two peaks of memory.
         self._changing = asyncio.Lock()
         self._beside_now: LoadRequest | None = None
@@ -239,7 +238,7 @@ class Slots:
 
     def run_apart(self) -> None:
         """Give each model its own thread again, where they shared one."""
-        self._serial.executor = None
+        self._serial.worker = None
 
     def status(self, *, acknowledged: int) -> ServerStatus:
         """The heartbeat and the counters since the status with that sequence number."""

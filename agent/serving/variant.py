@@ -1,9 +1,9 @@
 """One loaded model as it serves: on which thread it runs, who is inside, how long it takes."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -14,9 +14,10 @@ from agent.serving.gate import Gate
 from agent.serving.meter import Key, Meter
 from agent.serving.pace import Pace
 from agent.serving.questions import Questions
-from agent.serving.runs import Call, Place, Prepared, Ran, outcome
+from agent.serving.runs import Call, Outcome, Pending, Place, Prepared, Ran
 from agent.serving.runtime import Bound, CannotRun, Model, Stop
 from agent.serving.shared_memory import Region
+from agent.serving.worker import Arrived, Made, Worker
 
 Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], None]
 """Inputs, names of outputs and the outputs, or None where it could not answer."""
@@ -61,7 +62,7 @@ class Variant:
         self._place = place
         self._pace = pace
         self._most_waiting = most_waiting
-        self._own: ThreadPoolExecutor | None = None
+        self._own: Worker | None = None
         self._inside = 0
         self._retired = False
         self.prepared: dict[Hashable, Prepared] = {}
@@ -110,23 +111,29 @@ class Variant:
     def prepare(self, key: Hashable, prepared: Prepared) -> None:
         """Keep a binding for requests of the same key."""
         while len(self.prepared) >= _MOST_PREPARED:
-            del self.prepared[next(iter(self.prepared))]
+            self.prepared.pop(next(iter(self.prepared))).let_go()
         self.prepared[key] = prepared
 
     def forget(self, region: Region) -> None:
         """Drop what is bound to a region."""
         for key, prepared in list(self.prepared.items()):
             if region in prepared.regions:
-                del self.prepared[key]
+                self.prepared.pop(key).let_go()
 
     def at_once(self, size: int) -> bool:
         """Whether it is live and would run inputs of `size` bytes now, and nobody looks on."""
-        return not (
-            self._inside or self._retired or self.gate or self.tap or self._place.thread.executor
-        ) and self._pace.quick(size)
+        return not self._inside and self.plain and self._pace.quick(size)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is live, with room for one more, and nobody looks on."""
+        return (
+            not (self._retired or self.gate or self.tap or self._place.thread.worker)
+            and self._inside < self._most_waiting
+        )
 
     def _enter(self, call: Call, within_s: float | None) -> Ran | Awaitable[Ran]:
-        shared = self._place.thread.executor
+        shared = self._place.thread.worker
         # Never beside its own thread: the lane of the crash page holds one run.
         if shared is None and not self._inside and self._pace.quick(call.size):
             return self.run(call)
@@ -135,16 +142,25 @@ class Variant:
                 f"cannot run {self.request.name}: {self._inside} requests wait for it",
                 retry_after_s=self._inside * self._pace.typical_s,
             )
-        executor = shared or self._thread()
-        stop = Stop()
-        queued = executor.submit(self.run, call, stop)
-        self._inside += 1
         late = f"cannot run {self.request.name}: not done within {within_s} s"
-        return outcome(queued, stop, left=self._leave, within_s=within_s, late=late)
+        outcome = Outcome(within_s=within_s, late=late)
+        return outcome.of(self.submit(functools.partial(self.run, call), outcome.arrived))
 
-    def _thread(self) -> ThreadPoolExecutor:
+    def submit(self, job: Callable[[Stop], Made], arrived: Arrived[Made]) -> Pending:
+        """Do a job that runs the model on its thread, behind those that wait."""
+
+        def over(made: Made | None, error: BaseException | None) -> None:
+            self._leave()
+            arrived(made, error)
+
+        stop = Stop()
+        worker = self._place.thread.worker or self._thread()
+        self._inside += 1
+        return Pending(worker.submit(lambda: job(stop), over), stop, self._leave)
+
+    def _thread(self) -> Worker:
         if self._own is None:
-            self._own = ThreadPoolExecutor(1, thread_name_prefix=f"run {self.request.name}")
+            self._own = Worker(f"run {self.request.name}")
         return self._own
 
     def _leave(self) -> None:
@@ -199,9 +215,11 @@ class Variant:
 
     def free(self) -> None:
         """Free the model; a run that is still inside keeps it alive until it ends."""
+        for prepared in self.prepared.values():
+            prepared.let_go()
         self.prepared.clear()
         self.spoken.clear()
         if not self._inside:
             self.model.close()
         if self._own is not None:
-            self._own.shutdown(wait=False)
+            self._own.end()
