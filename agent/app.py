@@ -7,9 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine
 from functools import partial
-from typing import Any
 
 from agent.config import Settings
 from agent.control import announcer, handlers
@@ -20,13 +18,11 @@ from agent.control.dispatcher import Dispatcher
 from agent.control.heavy import Heavy
 from agent.control.ledger import Ledger
 from agent.control.leisure import Leisure
-from agent.control.observation import Counters
 from agent.control.parts import Parts
 from agent.control.record import Record, Records, Variant
 from agent.device import energy, headroom, idleness, profile
 from agent.device.lately import Watch
 from agent.device.sd_notify import Notifier
-from agent.errors import BadInput
 from agent.host import best_so_far, comparing, trials
 from agent.host.supervisor import Supervisor
 from agent.link.messages import Will
@@ -53,13 +49,10 @@ from agent.wiring.outlook import (
 )
 from agent.wiring.puller import Puller
 from agent.wiring.room import room
+from agent.wiring.running import Running
+from agent.wiring.served import Deaths, Served
 
 log = logging.getLogger(__name__)
-
-_STOP_S = 15.0
-_START_S = 60.0
-_LOOK_S = 5.0
-"""How often the agent looks whether its own tasks still run."""
 
 
 class App:
@@ -79,8 +72,6 @@ class App:
         self._device = profile.read()
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._loose: list[asyncio.Task[None]] = []
         self._notifier = Notifier()
         self._page = status_page.bind(settings.health_host, settings.health_port)
         self._heavy = Heavy()
@@ -118,6 +109,7 @@ class App:
 
     def _build_deciding(self) -> None:
         settings = self._settings
+        self._deaths = Deaths(self._announcer)
         self._supervisor = Supervisor(
             host=settings.http_host,
             port=settings.http_port,
@@ -125,13 +117,15 @@ class App:
             offer=offering.offer(settings),
             # On a read-only disk the private socket lies elsewhere.
             private_dir=self._state_dir / "run" if os.access(self._state_dir, os.W_OK) else None,
-            on_crash=self._on_crash,
+            on_crash=self._deaths.died,
             on_up=self._changed.set,
             on_counters=self._reporter.observe,
         )
+        self._served = Served(self._supervisor)
         self._live_inputs = in_memory(self._state_dir)
         self._watching = Watch(time.monotonic)
         self._deployer = Deployer(self._parts(), Records(self._state_dir / "records"))
+        self._deaths.begin(self._supervisor, self._deployer)
         self._outlook = Outlook(
             settings,
             device=self._device,
@@ -177,20 +171,20 @@ class App:
             compress=partial(best_so_far.compress, memory_mib=settings.worker_memory_mib),
             leisure=self._leisure,
             load=self._supervisor.load,
-            unload=self._unload,
-            served=lambda name: self._supervisor.live().get(name),
+            unload=self._served.unload,
+            served=self._served.sha256,
             device_class=self._device.device_class,
             default_budget=partial(
                 default_budget, settings, self._device, HostMeter(), self._watching
             ),
-            available_mib=lambda: headroom.memory_available()[0] / 2**20,
+            available_mib=_available_mib,
             work_memory_mib=settings.work_memory_mib,
             emit=self._announcer,
             heavy=self._heavy,
             capture=self._supervisor.capture,
             gather=comparing.gather,
             shadow=comparing.shadow,
-            counters=self._counters,
+            counters=self._served.counters,
             private_dir=self._live_inputs,
             key_file=settings.inputs_key_file,
             room=self._room,
@@ -202,18 +196,13 @@ class App:
         await self._deployer.step(model, variant, message)
 
     def _room(self) -> Room:
-        status = self._supervisor.status
         return room(
             self._settings,
             records=self._records,
-            available_mib=lambda: headroom.memory_available()[0] / 2**20,
-            server_rss_mib=lambda: status.rss_mib if status else None,
+            available_mib=_available_mib,
+            server_rss_mib=self._served.rss_mib,
             at_work=lambda: self._heavy.held,
         )
-
-    def _counters(self, name: str, sha256: str) -> Counters:
-        tally = self._supervisor.tally(name, sha256)
-        return Counters(tally.requests, tally.failures, tally.latency_ms)
 
     def _records(self) -> tuple[Record, ...]:
         return self._deployer.records()
@@ -231,26 +220,27 @@ class App:
         """Serve, obey and report until `stop`; then stop everything in reverse."""
         settings, topics, link = self._settings, self._topics, self._link
         async with contextlib.AsyncExitStack() as stack:
+            running = Running(stack, self._notifier)
             stack.callback(shutil.rmtree, self._live_inputs, ignore_errors=True)
             stack.callback(self._spool.close)
-            self._keep(stack, status_page.serve(self._page, self._outlook.view), "status page")
+            running.keep(status_page.serve(self._page, self._outlook.view), "status page")
             stack.push_async_callback(self._supervisor.stop)
             await self._supervisor.start(shut=True)
             # What served before serves again, before anybody out there is asked anything.
             stack.push_async_callback(self._deployer.stop)
-            async with self._long_start():
+            async with running.long_start():
                 for trouble in await self._deployer.resume():
                     self._announcer.trouble("crashed", trouble)
             await self._supervisor.open()
-            self._keep(stack, keep_watching(self._watching), "headroom")
-            self._keep(stack, self._inbox.obey(), "commands")
+            running.keep(keep_watching(self._watching), "headroom")
+            running.keep(self._inbox.obey(), "commands")
             importing = keep_importing(
                 self._imports,
                 deployer=self._deployer,
                 announcer=self._announcer,
                 device=settings.device_id,
             )
-            self._keep(stack, importing, "imports")
+            running.keep(importing, "imports")
             audiences = [f"device/{settings.device_id}", *(f"group/{g}" for g in settings.groups)]
             await link.keep(
                 [topics.command(each) for each in audiences], self._inbox.receive, late=True
@@ -265,78 +255,20 @@ class App:
                 online=partial(online, link),
                 on_empty=partial(losses.tell, self._spool, self._announcer),
             )
-            self._keep(stack, draining, "spool")
+            running.keep(draining, "spool")
             telling = keep_status(
                 link, topics=topics, changed=self._changed, status=self._outlook.status
             )
-            self._keep(stack, telling, "status")
+            running.keep(telling, "status")
             reporting = self._reporter.run(
                 settings.telemetry_interval_s, enqueue=self._enqueue_telemetry
             )
-            self._keep(stack, reporting, "telemetry reporter")
+            running.keep(reporting, "telemetry reporter")
             port = self._supervisor.http_port
             log.info("serving on port %s, status on %s", port, self.health_url)
             self._notifier.ready(f"serving on port {port}, status on {self.health_url}")
-            await self._watch()
+            await running.watch(self._stopping, check=self._supervisor.check)
             self._notifier.stopping()
-
-    @contextlib.asynccontextmanager
-    async def _long_start(self) -> AsyncIterator[None]:
-        """Ask systemd for more time while what serves is being loaded, and the loop turns."""
-
-        async def ask() -> None:
-            while True:
-                await asyncio.sleep(_LOOK_S)
-                self._notifier.extend_timeout(_START_S)
-
-        self._notifier.extend_timeout(_START_S)
-        task = asyncio.create_task(ask(), name="long start")
-        try:
-            yield
-        finally:
-            task.cancel()
-
-    async def _watch(self) -> None:
-        """Feed the watchdog while the event loop turns and every task of ours runs."""
-        interval_s = min(self._notifier.watchdog_interval_s or _LOOK_S, _LOOK_S)
-        while not self._stopping.is_set():
-            for task in self._tasks:
-                if task.done():
-                    task.result()  # a bug there ends the agent, loudly
-            self._supervisor.check()
-            self._notifier.watchdog()
-            with contextlib.suppress(TimeoutError):
-                # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
-                async with asyncio.timeout(interval_s):
-                    await self._stopping.wait()
-
-    def _keep(
-        self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], name: str
-    ) -> None:
-        """Run `work` as a task until the stack unwinds."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.append(task)
-
-        async def end() -> None:
-            task.cancel()
-            await asyncio.wait({task}, timeout=_STOP_S)
-
-        stack.push_async_callback(end)
-
-    async def _unload(self, name: str) -> None:
-        with contextlib.suppress(BadInput):  # it was not loaded
-            await self._supervisor.unload(name)
-
-    def _on_crash(self, blamed: str | None, how: str, said: str) -> None:
-        running = f" while it ran {blamed}" if blamed else ""
-        log_ = {"log": said} if said else {}
-        self._announcer.trouble(
-            "crashed", f"the server died ({how}){running}", blamed=blamed, **log_
-        )
-        if blamed is not None and blamed not in self._supervisor.live():
-            falling_back = self._deployer.lost(blamed, how, said)
-            self._loose.append(asyncio.create_task(falling_back, name=f"fall back of {blamed}"))
-            self._loose = [task for task in self._loose if not task.done()]
 
     def _enqueue(self, rank: Kind, event: Event) -> None:
         self._spool.put(rank, self._topics.event(event.device), event.to_json())
@@ -347,6 +279,10 @@ class App:
 
     async def _publish(self, waiting: Waiting) -> None:
         await self._link.publish(waiting.topic, waiting.payload, correlation=waiting.correlation)
+
+
+def _available_mib() -> float:
+    return headroom.memory_available()[0] / 2**20
 
 
 async def serve(settings: Settings) -> None:

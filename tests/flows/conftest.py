@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.protocol.events import Live
 from tests.simulators import models
 from tests.simulators.agent import RunningAgent, running_agent
 from tests.simulators.broker import RunningBroker, iotcore_broker
-from tests.simulators.fleet import Fleet, make_keys, operator
+from tests.simulators.fleet import RESTS, Fleet, make_keys, operator
 
 
 @dataclass
@@ -29,6 +30,17 @@ class Site:
         calibration = self.folder / f"cnn-{seed}.npz"
         np.savez(calibration, **models.sample_inputs(model, inputs, seed))
         return {"model": model, "calibration": calibration}
+
+    async def settled(self, name: str = "m") -> Live:
+        """What the status says of a model at rest: it travels apart from events, and may come
+        a moment behind them."""
+
+        def told() -> Live | None:
+            models_ = self.fleet.status["pole-7"].models
+            return next((m for m in models_ if m.name == name and m.state in RESTS), None)
+
+        found: Live = await self.fleet.until(told, what="the status of a model at rest")
+        return found
 
 
 @pytest.fixture

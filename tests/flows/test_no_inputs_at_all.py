@@ -85,7 +85,7 @@ async def improve(
     print(f"  {time.monotonic() - began_s:.0f} s from the command to its end")
     assert end.state == "live"
     assert "live inputs of" in collected.message
-    live_now = site.fleet.status["pole-7"].models[0]
+    live_now = await site.settled()
     assert live_now.variant != "original", end.message
     assert live_now.verified is not False
     assert observed[-1]["keep"] is True

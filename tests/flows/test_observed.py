@@ -75,7 +75,7 @@ async def test_a_variant_that_is_wrong_on_live_inputs_is_rolled_back(site: Site)
     assert told.figures["high"] < 0.95
     assert told.figures["compared"] >= 20
     assert told.figures["latency_p50_ms"] > 0
-    live = site.fleet.status["pole-7"].models[0]
+    live = await site.settled()
     assert live.variant == "original"
 
 
