@@ -4,6 +4,9 @@ import math
 
 INLINE_S = 1e-3
 """What runs for less runs on the event loop: the way to a thread and back costs about 50 us."""
+ALONE_S = 15e-3
+"""What runs for less may run there too while no other model is served: the way to a thread, whose
+code is in no cache then, takes some per cent of it."""
 PROOF = 64
 """Quick runs in a row, on a thread, after which a model that was slow once runs on the loop."""
 DOUBT = 4
@@ -31,6 +34,10 @@ class Pace:
         What is much larger than all that was quick may not be.
         """
         return not self._to_prove and size <= _LARGER * self._quick_bytes
+
+    def short(self) -> bool:
+        """Whether a run may hold the loop where nobody else waits for it."""
+        return self.typical_s < ALONE_S
 
     def learn(self, took_s: float, size: int, *, certain: bool) -> None:
         """Take account of a run; `certain`: `took_s` is CPU time, and nobody else's."""

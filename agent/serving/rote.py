@@ -93,8 +93,8 @@ class Rote:
 
     def ready(self) -> Prepared | None:
         """What is bound, if the model would run now."""
-        prepared = self._prepared
-        if prepared.bound is None or not self._variant.at_once(self._size):
+        prepared, variant = self._prepared, self._variant
+        if prepared.bound is None or not (variant.at_once(self._size) or variant.by_itself()):
             return None
         return prepared if self._whole() else None
 

@@ -26,6 +26,8 @@ class Place(NamedTuple):
     page: CrashPage
     lane: int
     thread: SharedThread
+    alone: Callable[[], bool] = bool
+    """Whether no other model is served: then nobody else waits for the loop."""
 
 
 class Ran(NamedTuple):

@@ -203,8 +203,11 @@ class Slots:
             raise
 
     async def _prepared(self, request: LoadRequest) -> loading.Ready:
-        place = Place(self._page, next(self._lanes), self._serial)
+        place = Place(self._page, next(self._lanes), self._serial, self._alone)
         return await self._aside(loading.prepare, request, place)
+
+    def _alone(self) -> bool:
+        return len(self._live) == 1
 
     def _switch(self, ready: loading.Ready) -> None:
         """Put the new one in place; nobody enters the old one from now on."""

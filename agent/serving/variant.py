@@ -124,6 +124,10 @@ class Variant:
         """Whether it is live and would run inputs of `size` bytes now, and nobody looks on."""
         return not self._inside and self.plain and self._pace.quick(size)
 
+    def by_itself(self) -> bool:
+        """Whether it would run now and holds up nobody, since it alone is served."""
+        return not self._inside and self.plain and self._place.alone() and self._pace.short()
+
     @property
     def plain(self) -> bool:
         """Whether it is live, with room for one more, and nobody looks on."""
@@ -174,7 +178,7 @@ class Variant:
         Raises:
             BadInput, CannotRun: as Model.run.
         """
-        page, lane, _ = self._place
+        page, lane, *_ = self._place
         page[lane] = self.request.index
         # On a thread by CPU time, because wall time on a busy device is others' too. On the loop
         # by wall time: asking the kernel for CPU time costs more than the quickest models.

@@ -85,7 +85,12 @@ class Taken:
 
 
 def measure(
-    found: Sequence[Way], pid: int, taken: dict[tuple[str, str], Taken], *, rounds: int, cores: str
+    found: Sequence[Way],
+    pids: Sequence[int],
+    taken: dict[tuple[str, str], Taken],
+    *,
+    rounds: int,
+    cores: str,
 ) -> None:
     """Let all ways take turns; `taken` is by way and cores."""
     for way in found:
@@ -99,11 +104,13 @@ def measure(
             calls |= {name: line.ask for name, line in way.others.items()}
             times = {}
             for name, call in calls.items():
-                before_ns = beside.cpu_ns(pid)
+                before_ns = sum(map(beside.cpu_ns, pids))
                 burst = lean.timed_us(call, seconds=BURST_S)
                 times[name] = float(np.median(burst))
                 if name == "ours":
-                    row.cpu_us.append((beside.cpu_ns(pid) - before_ns) / 1e3 / len(burst))
+                    row.cpu_us.append(
+                        (sum(map(beside.cpu_ns, pids)) - before_ns) / 1e3 / len(burst)
+                    )
             row.times.append(times)
             if way.name.startswith("mlp") and turn % 4 == 0:
                 ours, floor = (
@@ -131,7 +138,9 @@ def _figure(name: str, cores: str, taken: Taken) -> Figure:
     return Figure(
         way=name,
         cores=cores,
-        **{key: spreads[key] for key in sorted(known)},
+        bare=spreads["bare"],
+        floor=spreads["floor"],
+        ours=spreads["ours"],
         others={key: each for key, each in spreads.items() if key not in known},
         over_us=statistics.median(row["ours"] - row["bare"] for row in taken.times),
         ratio=statistics.median(taken.ratios),
@@ -178,20 +187,24 @@ def _bout(taken: dict[tuple[str, str], Taken], *, rounds: int, peer: bool) -> No
         server = stack.enter_context(
             serving.running(unix_path=unix, offer=Offer(shared_memory=True))
         )
+        apart = folder / "apart.sock"
+        alone = stack.enter_context(serving.running(unix_path=apart))
         cases = ways.cases(folder)
         models = {case.name: case.path for case in cases}
         others = [stack.enter_context(beside.least(folder, models))]
         if peer:
             others.append(stack.enter_context(serving_peer.running(cases)))
-        found, floors = stack.enter_context(ways.opened(server, unix, folder, others))
-        status = server.supervisor.status
-        assert status is not None
+        found, floors = stack.enter_context(
+            ways.opened(server, unix, folder, others, alone=(alone, apart))
+        )
+        statuses = [each.supervisor.status for each in (server, alone)]
+        ours = [status.pid for status in statuses if status is not None]
         stack.callback(os.sched_setaffinity, 0, allowed)
-        for cores, (theirs, ours) in CORES.items():
-            for pid in (status.pid, *floors.pids, *(other.pid for other in others)):
+        for cores, (theirs, mine) in CORES.items():
+            for pid in (*ours, *floors.pids, *(other.pid for other in others)):
                 beside.pin(pid, theirs)
-            beside.pin(os.getpid(), ours)
-            measure(found, status.pid, taken, rounds=rounds, cores=cores)
+            beside.pin(os.getpid(), mine)
+            measure(found, ours, taken, rounds=rounds, cores=cores)
 
 
 def main() -> None:

@@ -48,10 +48,11 @@ def test_the_peer_answers_as_ours_does(tmp_path: Path) -> None:
 
 
 def test_every_way_of_asking_gets_the_answer_of_a_bare_run(tmp_path: Path) -> None:
-    unix = tmp_path / "oip.sock"
+    unix, apart = tmp_path / "oip.sock", tmp_path / "apart.sock"
     with (
         simulator.running(unix_path=unix, offer=Offer(shared_memory=True)) as server,
-        ways.opened(server, unix, tmp_path) as (found, _),
+        simulator.running(unix_path=apart) as alone,
+        ways.opened(server, unix, tmp_path, alone=(alone, apart)) as (found, _),
     ):
         assert len(found) == sum(map(len, ways.WAYS.values()))
         for way in found:

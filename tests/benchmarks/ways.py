@@ -23,10 +23,11 @@ from tests.simulators.serving import Running
 CONNECTIONS = 8
 WAYS = {
     "mlp": ("JSON TCP", "JSON Unix", "binary TCP", "binary Unix", "shared TCP", "shared Unix"),
-    "cnn": ("binary TCP", "binary Unix", "shared Unix"),
+    "cnn": ("binary TCP", "binary Unix", "shared Unix", "alone TCP", "alone Unix"),
     "echo": ("binary TCP", "binary Unix", "shared TCP", "shared Unix"),
 }
-"""How each model is asked. `echo` passes 4.9 MB through."""
+"""How each model is asked. `echo` passes 4.9 MB through; `alone` is binary, of a server that has
+no other model."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,24 @@ class Way:
         return np.array(json.loads(line.body)["outputs"][0]["data"], "f4")
 
 
+def addresses(server: Running, unix: Path) -> dict[str, Address]:
+    """Where a server listens."""
+    host, port = server.address.split(":")
+    return {"TCP": (host, int(port)), "Unix": unix}
+
+
 @contextlib.contextmanager
 def opened(
-    server: Running, unix: Path, folder: Path, others: Sequence[Other] = ()
+    server: Running,
+    unix: Path,
+    folder: Path,
+    others: Sequence[Other] = (),
+    *,
+    alone: tuple[Running, Path] | None = None,
 ) -> Iterator[tuple[list[Way], Nothing]]:
-    """Load the models and open the lines; `others` serve the same models."""
-    host, port = server.address.split(":")
-    ours: dict[str, Address] = {"TCP": (host, int(port)), "Unix": unix}
+    """Load the models and open the lines; `others` serve the same models, `alone` only one."""
+    ours = addresses(server, unix)
+    apart = {} if alone is None else addresses(*alone)
     with contextlib.ExitStack() as stack:
         floors = stack.enter_context(beside.nothing(folder))
         found = []
@@ -148,18 +160,23 @@ def opened(
 
         for case in cases(folder):
             server.load(case.name, case.path)
+            if alone is not None and "alone TCP" in WAYS[case.name]:
+                alone[0].load(case.name, case.path)
             bare = case.bare()
             region = Region(server, case, bare()[0].nbytes)
             stack.callback(region.close)
             for name in WAYS[case.name]:
                 form, transport = name.split()
+                if form == "alone" and transport not in apart:
+                    continue
                 if form == "shared":
                     asked = region.question(case)
                 else:
                     asked = lean.infer(
-                        case.name, case.input_name, case.array, binary=form == "binary"
+                        case.name, case.input_name, case.array, binary=form != "JSON"
                     )
-                lines = tuple(line(ours[transport], asked) for _ in range(CONNECTIONS))
+                place = (apart if form == "alone" else ours)[transport]
+                lines = tuple(line(place, asked) for _ in range(CONNECTIONS))
                 idle, size = floors.addresses[transport], lines[0].answer_bytes
                 empty = tuple(line(idle, asked, answer_bytes=size) for _ in lines)
                 strangers = {

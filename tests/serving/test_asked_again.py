@@ -70,6 +70,7 @@ def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving.running() as made:
         path = serving.slow(tmp_path_factory.mktemp("models") / "m.onnx", layers=120)
         made.load("m", path)
+        made.load("other", serving.constant(path.with_name("other.onnx"), 1.0), index=2)
         yield made
 
 

@@ -103,6 +103,8 @@ async def test_a_shape_that_hangs_on_values_is_told_each_time(asker: Asker, tmp_
 async def slow(asker: Asker, path: Path) -> Question:
     """A question about a model that needs its thread, and which was answered once."""
     await asker.slots.load(serving.request("m", serving.slow(path, layers=120)))
+    beside = serving.constant(path.with_name("other.onnx"), 1.0)
+    await asker.slots.load(serving.request("other", beside, index=2))
     question = lean.infer("m", "x", np.ones((8, 512), "f4"), binary=True)
     for _ in range(2):
         await asker.read(question)
@@ -119,6 +121,19 @@ def later(asker: Asker, asked: Question) -> tuple[Pending | None, "asyncio.Futur
         asked.whole, len(known.said), lambda made: Said(b"".join(made), 0), done.set_result
     )
     return pending, done
+
+
+async def test_alone_it_holds_nobody_up(asker: Asker, tmp_path: Path) -> None:
+    """Also on the loop, unless it takes so long that whoever looks after the server would wait."""
+    question = await slow(asker, tmp_path / "m.onnx")
+    assert asker.by_rote(question) is None
+    await asker.slots.unload("other")
+    assert asker.by_rote(question) is not None
+    long = serving.slow(tmp_path / "long.onnx", layers=1200)
+    await asker.slots.load(serving.request("m", long, version=2))
+    for _ in range(2):
+        await asker.read(question)
+    assert asker.by_rote(question) is None
 
 
 async def test_a_slow_model_answers_from_its_thread(asker: Asker, tmp_path: Path) -> None:
