@@ -11,7 +11,7 @@ import torch
 from compression import durable
 
 NAME = "checkpoint.npz"
-_NUMBERS = ("rate", "spent_s", "steps", "best_score", "drawn", "since", "next_look")
+_NUMBERS = ("rate", "weights", "spent_s", "steps", "best_score", "drawn", "since", "next_look")
 _WHOLE = dict.fromkeys(("steps", "drawn", "since"), int)
 
 
@@ -21,6 +21,8 @@ class State:
 
     rate: float = 0.0
     """0: still to be found."""
+    weights: float = 1.0
+    """The share of the rate for weights of 8 bits."""
     spent_s: float = 0.0
     steps: int = 0
     best_score: float = 1.0

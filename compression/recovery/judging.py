@@ -21,6 +21,10 @@ class Figures:
     agreement: float
     loss: float
 
+    def told(self) -> str:
+        """Both, in words."""
+        return f"agreement {self.agreement:.4f}, loss {self.loss:.4g}"
+
     def score(self, beginning: "Figures") -> float:
         """Both in parts of what they were: 1 is no change, less is better.
 

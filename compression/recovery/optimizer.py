@@ -24,12 +24,13 @@ class Adam:
     def __init__(self, leaves: Mapping[str, Any], kinds: Mapping[str, Leaf]) -> None:
         self._leaves = dict(leaves)
         self._sizes = {name: _size(one, kinds.get(name)) for name, one in leaves.items()}
+        self._rounded = {name for name, leaf in kinds.items() if leaf.kind is Kind.ROUNDED}
         self.steps = 0
         self.first = {name: torch.zeros_like(one) for name, one in leaves.items()}
         self.second = {name: torch.zeros_like(one) for name, one in leaves.items()}
 
-    def step(self, rate: float) -> None:
-        """Take one step by the gradients, and clear them."""
+    def step(self, rate: float, *, weights: float = 1.0) -> None:
+        """Take one step by the gradients and clear them; of weights of 8 bits that share of it."""
         self.steps += 1
         with torch.no_grad():
             for name, leaf in self._leaves.items():
@@ -39,7 +40,8 @@ class Adam:
                 m.mul_(_FIRST).add_(g, alpha=1 - _FIRST)
                 v.mul_(_SECOND).addcmul_(g, g, value=1 - _SECOND)
                 root = (v / (1 - _SECOND**self.steps)).sqrt_().add_(_EPSILON)
-                size = rate * self._sizes[name] / (1 - _FIRST**self.steps)
+                share = weights if name in self._rounded else 1.0
+                size = share * rate * self._sizes[name] / (1 - _FIRST**self.steps)
                 leaf.addcdiv_(m, root, value=-size)
                 leaf.grad = None
 

@@ -137,6 +137,10 @@ class Parameters:
             q = q + np.clip(master / scale + zero - q, -_WITHIN, _WITHIN)
         self._add(Kind.ROUNDED, (name,), q, bounds=(float(low), float(high)))
 
+    def rounded(self) -> bool:
+        """Whether weights of 8 bits are among them."""
+        return any(leaf.kind is Kind.ROUNDED for leaf in self.leaves.values())
+
     def values(self) -> dict[str, Any]:
         """What stands in for the initializers in one run, by name."""
         made: dict[str, Any] = {}

@@ -5,14 +5,14 @@ rate falls along half a cosine (Loshchilov & Hutter 2017, "SGDR"), features coun
 and then the model is looked at on inputs that tune: the best one that was seen is what remains.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi
 from typing import Any
 
 import numpy as np
 
 from compression import working
-from compression.recovery import checkpoints
+from compression.recovery import checkpoints, ways
 from compression.recovery.checkpoints import State
 from compression.recovery.ground import Ground
 from compression.recovery.judging import Figures, Judge
@@ -21,13 +21,10 @@ from compression.recovery.plans import Plan
 from compression.recovery.streams import Stream, joined
 from compression.recovery.student import Student, Weights
 from compression.recovery.teacher import Teacher
+from compression.recovery.ways import Way
 
-RATES = (1e-4, 7e-4, 5e-3)
-"""Tried in short runs from the beginning. Adam's first steps move every weight by the whole rate:
-some models bear 1 % of that, some lose an answer in twenty."""
-USUAL = 5e-4
 TRYING = 0.05
-"""The share of the time that each of them gets."""
+"""The share of the time that each way gets before one is taken."""
 FEATURES_UNTIL = 0.5
 """Progress at which features count no more."""
 WARM_STEPS = 10
@@ -59,8 +56,10 @@ class Training:
         """
         self._open()
         self.beginning = self.judge.figures(self.student.model, self.ground.feeds("tune"))
+        self.plan.report(f"held out before: {self.beginning.told()}", self._done())
         if not self.state.rate:
-            self.state.rate = self.plan.rate or self._found()
+            way = Way(self.plan.rate) if self.plan.rate else self._found()
+            self.state.rate, self.state.weights = way.rate, way.weights
             self._adam, self.state.drawn = self._new_adam(), 0
             self._save()
         self._stream = self._new_stream()
@@ -114,7 +113,7 @@ class Training:
 
     # --- steps -----------------------------------------------------------------------------
 
-    def _step(self, rate: float, weights: Weights) -> float:
+    def _step(self, way: Way, weights: Weights) -> float:
         """One step on `batch` samples; the mean loss, NaN where nothing was learned."""
         total, rng = 0.0, np.random.default_rng([self.plan.seed, self.state.drawn])
         self.state.drawn += 1
@@ -127,35 +126,34 @@ class Training:
         if not (np.isfinite(total) and self._adam.sound()):
             self._adam.clear()
             return float("nan")
-        self._adam.step(rate)
+        self._adam.step(way.rate, weights=way.weights)
         self.student.parameters.settle()
         return total
 
     def _look(self) -> Figures:
         return self.judge.figures(self.student.written(), self.ground.feeds("tune"))
 
-    def _found(self) -> float:
-        """The rate that comes farthest in a short run; the model is put back behind each."""
+    def _found(self) -> Way:
+        """The way that comes farthest in a short run; the model is put back behind each."""
         begin, started_s = self._copy(), working.now_s()
-        self._step(0.0, Weights(1.0, 1.0))
+        rounded = self.student.parameters.rounded()
+        self._step(Way(0.0), Weights(1.0, 1.0))
         lasts_s = WARM_STEPS * (working.now_s() - started_s)
-        scores: dict[float, float] = {}
         each_s = TRYING * self.plan.seconds
         if lasts_s > 2 * each_s:
-            return USUAL  # there is no time for anything but the training itself
-        for rate in RATES:
+            return ways.USUAL[rounded]  # there is no time for anything but the training itself
+        scores: dict[Way, float] = {}
+        for way in ways.tried(rounded=rounded):
             self._adam, self._stream = self._new_adam(), self._new_stream()
             started_s = working.now_s()
             while working.now_s() - started_s < each_s or self._adam.steps < WARM_STEPS:
                 warm = min(1.0, (self._adam.steps + 1) / WARM_STEPS)
-                self._step(rate * warm, Weights(1.0, 1.0))
-            scores[rate] = self._scored(self._look())
+                self._step(replace(way, rate=way.rate * warm), Weights(1.0, 1.0))
+            scores[way] = self._scored(self._look())
             self.state.spent_s += working.now_s() - started_s
             self._put(begin)
-            self.plan.report(f"rate {rate:g}: {scores[rate]:.3f} of the error", self._done())
-        best = min(scores, key=lambda rate: scores[rate])
-        # If all only make it worse, a smaller one may not.
-        return best if scores[best] < 1.0 else RATES[0] / 5
+            self.plan.report(f"{way.told()}: {scores[way]:.3f} of the error", self._done())
+        return ways.best(scores)
 
     def _scored(self, figures: Figures) -> float:
         assert self.beginning is not None
@@ -174,7 +172,7 @@ class Training:
             warm = min(1.0, (self._adam.steps + 1) / WARM_STEPS)
             features = max(0.0, 1.0 - done / FEATURES_UNTIL)
             rate = self.state.rate * warm * 0.5 * (1 + cos(pi * done))
-            losses.append(self._step(rate, Weights(1.0, features)))
+            losses.append(self._step(Way(rate, state.weights), Weights(1.0, features)))
             now_s = working.now_s()
             self.state.spent_s, last_s = self.state.spent_s + now_s - last_s, now_s
             if self._done() < state.next_look:
@@ -199,8 +197,6 @@ class Training:
             self.state.best_score = score
             self.state.tensors["best"] = self._copy()
         self.plan.report(
-            f"step {self._adam.steps}, loss {loss:.4g}, held out: agreement "
-            f"{figures.agreement:.4f}, loss {figures.loss:.4g}",
-            self._done(),
+            f"step {self._adam.steps}, loss {loss:.4g}, held out: {figures.told()}", self._done()
         )
         return better
