@@ -16,7 +16,7 @@ from tests.simulators.fleet import operator
 async def test_a_broker_that_forgot_everything_knows_the_device_again(site: Site) -> None:
     await site.fleet.publish(**site.cnn())
     await site.fleet.end_of(await site.fleet.deploy(strategy="as-is"))
-    before = site.fleet.status["pole-7"].models
+    before = (await site.settled(),)
     site.broker.kill()
     inputs = models.sample_inputs(site.folder / "cnn-0.onnx", 1)
     assert await asyncio.to_thread(site.agent.infer, "m", inputs)
@@ -50,5 +50,4 @@ async def test_chunks_that_vanish_in_the_middle_of_a_pull_are_waited_for(
         await site.fleet.publish(model)
         end = await site.fleet.end_of(deployment)
         assert end.state == "live", end.message
-        live = site.fleet.status["pole-7"].models
-        assert [m.sha256 for m in live] == [published.files.model.sha256]
+        assert (await site.settled()).sha256 == published.files.model.sha256
