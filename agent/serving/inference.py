@@ -8,7 +8,7 @@ from agent.protocol.oip import InferRequest
 from agent.serving import rote, sharing, spoken
 from agent.serving.api import Answer, Answering, Match, Request
 from agent.serving.faults import NotOffered
-from agent.serving.questions import Question
+from agent.serving.question import Question
 from agent.serving.runs import Ran
 from agent.serving.service import Service
 from agent.serving.spoken import Heard

@@ -17,7 +17,7 @@ from agent.protocol.tensors import Array
 from agent.serving import sharing
 from agent.serving.api import Said
 from agent.serving.faults import NotFound
-from agent.serving.questions import Place, Question
+from agent.serving.question import Place, Question
 from agent.serving.runs import Call, Pending, Prepared, Ran
 from agent.serving.runtime import Bound, CannotRun, Stop
 from agent.serving.service import Service
@@ -145,7 +145,7 @@ def learn(
         with suppress(NotFound, BadInput):  # the region has gone meanwhile
             return _known(variant, sharing.key(service.regions, asked))
         return None
-    if question.plain and question not in variant.prepared:
+    if question.plain and question not in variant.known.prepared:
         bind(variant, question, question.places, named(question.names, outputs))
     return _known(variant, question)
 
@@ -171,7 +171,7 @@ def bind(
         like = {name: np.empty_like(array) for name, array in outputs.items()}
         with suppress(CannotRun):
             prepared = Prepared((), variant.model.bind(inputs, like), into.data)
-    variant.prepare(key, prepared)
+    variant.known.keep(key, prepared)
     return _known(variant, key)
 
 
@@ -181,7 +181,7 @@ def named(names: Sequence[str], arrays: Sequence[Array]) -> dict[str, Array]:
 
 
 def _known(variant: Variant, key: Hashable) -> Rote | None:
-    prepared = variant.prepared.get(key)
+    prepared = variant.known.prepared.get(key)
     if prepared is None or prepared.bound is None:
         return None
     return Rote(variant, prepared, prepared.bound)

@@ -43,7 +43,7 @@ def run(
     """
     inputs, outputs = _placed(regions, asked)
     kept = _key(asked, inputs, outputs)
-    prepared = variant.prepared.get(kept) if kept else None
+    prepared = variant.known.prepared.get(kept) if kept else None
     work = _Work(variant, asked, names, inputs, outputs, kept)
     if prepared is None or prepared.bound is None:
         return work.copy()
@@ -120,7 +120,7 @@ class _Work(NamedTuple):
 
     def copy_from_now_on(self) -> Ran | Awaitable[Ran]:
         """Where what was bound cannot be run: an output's shape that depends on values."""
-        prepared = self.variant.prepared.get(self.key)
+        prepared = self.variant.known.prepared.get(self.key)
         if prepared is not None:
             prepared.let_go()
         return self.copy()
@@ -141,8 +141,8 @@ class _Work(NamedTuple):
                     f"{len(place.data)} are given"
                 )
             place.data[: len(data)] = data
-        if self.key is not None and self.key not in self.variant.prepared:
-            self.variant.prepare(self.key, Prepared(self._regions(), self._bind(ran, inputs)))
+        if self.key is not None and self.key not in self.variant.known.prepared:
+            self.variant.known.keep(self.key, Prepared(self._regions(), self._bind(ran, inputs)))
         return ran
 
     def _regions(self) -> tuple[Region, ...]:

@@ -41,5 +41,5 @@ def unregister(service: Service, _request: Request, match: Match) -> Answer:
     """Forget one region, or all of them, and what is bound to them."""
     for region in service.regions.unregister(match["region"]):
         for variant in service.slots:
-            variant.forget(region)
+            variant.known.forget(region)
     return as_json({})

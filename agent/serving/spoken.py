@@ -14,7 +14,7 @@ import orjson
 from agent.protocol import oip_requests
 from agent.protocol.tensors import Array
 from agent.serving import rote
-from agent.serving.questions import LENGTH, Place, Question
+from agent.serving.question import LENGTH, Place, Question
 from agent.serving.rote import Rote
 from agent.serving.variant import Variant
 
@@ -61,7 +61,7 @@ def hear(headers: Mapping[bytes, bytes], body: memoryview) -> Heard | None:
 
 def answered(variant: Variant, heard: Heard, began_ns: int) -> list[bytes] | None:
     """The parts of the answer, where the rest was heard before; None: ask the usual way."""
-    known = variant.spoken.get(heard.rest)
+    known = variant.known.spoken.get(heard.rest)
     return None if known is None else known.answer(heard.data, began_ns)
 
 
@@ -124,9 +124,9 @@ def learn(
 
     It is bound when it comes again: what is asked only once is not worth it.
     """
-    kept = variant.spoken
+    kept = variant.known.spoken
     if heard.rest in kept:
-        if kept[heard.rest] is None and not variant.prepared.get(heard.rest):
+        if kept[heard.rest] is None and not variant.known.prepared.get(heard.rest):
             kept[heard.rest] = _bound(variant, heard, question, outputs, bytes(told[0]))
         return
     if len(kept) >= _MOST_KEPT:

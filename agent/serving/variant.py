@@ -3,34 +3,25 @@
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
 
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
 from agent.serving.faults import Busy
 from agent.serving.gate import Gate
+from agent.serving.known import Known
 from agent.serving.meter import Key, Meter
 from agent.serving.pace import Pace
 from agent.serving.questions import Questions
-from agent.serving.runs import Call, Outcome, Pending, Place, Prepared, Ran
+from agent.serving.runs import Call, Outcome, Pending, Place, Ran
 from agent.serving.runtime import Bound, CannotRun, Model, Stop
-from agent.serving.shared_memory import Region
 from agent.serving.worker import Arrived, Made, Worker
 
 Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], None]
 """Inputs, names of outputs and the outputs, or None where it could not answer."""
 MOST_WAITING = 256
 """Requests that may wait for one model: each of them holds its inputs."""
-_MOST_PREPARED = 64
-
-
-class Known(Protocol):
-    """How to answer a question that was heard before (spoken.py)."""
-
-    def answer(self, data: Sequence[Any], began_ns: int) -> list[bytes] | None:
-        """The body of the answer for the data of its inputs; None: ask the usual way."""
 
 
 class Variant:
@@ -65,9 +56,7 @@ class Variant:
         self._own: Worker | None = None
         self._inside = 0
         self._retired = False
-        self.prepared: dict[Hashable, Prepared] = {}
-        self.spoken: dict[bytes, Known | None] = {}
-        """By what requests say in JSON besides their data; None: heard once."""
+        self.known = Known()
         self.gate: Gate | None = None
         """Where requests wait while another variant takes its place."""
         self._empty = asyncio.Event()
@@ -107,18 +96,6 @@ class Variant:
         """As `infer`, on what `Model.bind` has bound."""
         size = sum(array.nbytes for array in bound.inputs.values())
         return self._enter(Call(bound.inputs, bound.outputs, size, bound), within_s)
-
-    def prepare(self, key: Hashable, prepared: Prepared) -> None:
-        """Keep a binding for requests of the same key."""
-        while len(self.prepared) >= _MOST_PREPARED:
-            self.prepared.pop(next(iter(self.prepared))).let_go()
-        self.prepared[key] = prepared
-
-    def forget(self, region: Region) -> None:
-        """Drop what is bound to a region."""
-        for key, prepared in list(self.prepared.items()):
-            if region in prepared.regions:
-                self.prepared.pop(key).let_go()
 
     def at_once(self, size: int) -> bool:
         """Whether it is live and would run inputs of `size` bytes now, and nobody looks on."""
@@ -219,10 +196,7 @@ class Variant:
 
     def free(self) -> None:
         """Free the model; a run that is still inside keeps it alive until it ends."""
-        for prepared in self.prepared.values():
-            prepared.let_go()
-        self.prepared.clear()
-        self.spoken.clear()
+        self.known.let_go()
         if not self._inside:
             self.model.close()
         if self._own is not None:

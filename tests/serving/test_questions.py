@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from agent.errors import BadInput
 from agent.protocol import oip
 from agent.serving import runtime
-from agent.serving.questions import Questions, Written
+from agent.serving.question import Written
+from agent.serving.questions import Questions
 from agent.serving.runtime import Model
 from compression.job import Runtime
 from tests.serving.conftest import nonzero

@@ -171,9 +171,9 @@ async def test_only_what_can_be_used_where_it_lies_is_bound(
         made.put(np.ones(16, "f4"))
         running = sharing.run(regions, model, asked, ["y"])
         assert isinstance(running, Ran) or await running
-    (prepared,) = model.prepared.values()
+    (prepared,) = model.known.prepared.values()
     assert (prepared.bound is not None) == bound
     assert np.array_equal(made.get(np.zeros(64, "u1"), offset=at).view("f4"), np.ones(16))
     for region in regions.unregister("r"):
-        model.forget(region)
-    assert not model.prepared
+        model.known.forget(region)
+    assert not model.known.prepared

@@ -26,7 +26,7 @@ async def test_what_is_wrong_in_json_is_refused_as_the_first_time(
     first = await asker.read(in_json(data))
     for _ in range(3):
         assert (await asker.read(in_json("[1, 2, 3]"))).status == 200
-    known = asker.slots.find("m").spoken
+    known = asker.slots.find("m").known.spoken
     assert any(known.values())
     again = await asker.read(in_json(data))
     assert (again.status, again.parts) == (first.status, first.parts)
@@ -43,7 +43,7 @@ async def test_numbers_of_every_kind_are_read_alike(
     for data in ("[0, 1, 127]", "[0, 1, 127]", "[3, 2, 1]", "[5, 5, 5]"):
         answer = await asker.read(in_json(data, kind=kind))
         assert json.loads(b"".join(answer.parts))["outputs"][0]["data"] == json.loads(data)
-    assert any(asker.slots.find("m").spoken.values())
+    assert any(asker.slots.find("m").known.spoken.values())
     beyond = await asker.read(in_json(f"[0, 1, {2**64}]", kind=kind))
     assert beyond.status == (200 if kind == "FP64" else 400)
 
