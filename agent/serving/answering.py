@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 
 from agent.serving import again
 from agent.serving.again import Again
@@ -64,7 +65,8 @@ class Answering(Line):
         if self._transport.get_write_buffer_size():
             return None
         if self._outlet is None:
-            self._outlet = Outlet(self._transport.get_extra_info("socket").fileno())
+            with suppress(OSError):  # no descriptor is left: the loop will send it
+                self._outlet = Outlet(self._transport.get_extra_info("socket").fileno())
         return self._outlet
 
     def _came(self, data: bytes, said: Said | None) -> None:

@@ -26,9 +26,8 @@ from agent.serving.variant import Variant
 _MOST_BYTES = 64 * 1024
 """Of inputs and outputs together, where the memory is ours."""
 _NOTHING: Sequence[bytes] = ()
-
-
 Say = Callable[[Sequence[bytes]], Said]
+"""Sends outputs, and says how much of the answer that was."""
 Done = Callable[[Said | None], None]
 
 
