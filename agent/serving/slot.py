@@ -241,6 +241,8 @@ class Slots:
 
     def run_apart(self) -> None:
         """Give each model its own thread again, where they shared one."""
+        if self._serial.worker is not None:
+            self._serial.worker.end()
         self._serial.worker = None
 
     def status(self, *, acknowledged: int) -> ServerStatus:
