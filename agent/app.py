@@ -10,8 +10,7 @@ import time
 from functools import partial
 
 from agent.config import Settings
-from agent.control import announcer, handlers
-from agent.control.announcer import Announcer
+from agent.control import handlers
 from agent.control.arbitration import Room
 from agent.control.deployer import Deployer
 from agent.control.dispatcher import Dispatcher
@@ -20,33 +19,22 @@ from agent.control.ledger import Ledger
 from agent.control.leisure import Leisure
 from agent.control.parts import Parts
 from agent.control.record import Record, Records, Variant
-from agent.device import energy, headroom, idleness, profile
+from agent.device import headroom, idleness, profile
 from agent.device.lately import Watch
 from agent.device.sd_notify import Notifier
 from agent.host import best_so_far, comparing, trials
 from agent.host.supervisor import Supervisor
-from agent.link.messages import Will
-from agent.link.mqtt import Link
-from agent.link.spool import Kind, Spool, Waiting
-from agent.protocol.events import Event, Telemetry
 from agent.protocol.topics import Topics
 from agent.store.catalog import Catalog
 from agent.store.imports import Imports
 from agent.telemetry import status_page
-from agent.telemetry.reporter import Reporter
-from agent.telemetry.view import Counts, HostMeter
-from agent.wiring import losses, offering
+from agent.telemetry.view import HostMeter
+from agent.wiring import offering
 from agent.wiring.ground import in_memory, own, trusted
 from agent.wiring.importing import keep_importing
 from agent.wiring.inbox import Inbox
-from agent.wiring.outlook import (
-    Outlook,
-    default_budget,
-    keep_status,
-    keep_watching,
-    online,
-    say_goodbye,
-)
+from agent.wiring.outgoing import Outgoing
+from agent.wiring.outlook import Outlook, default_budget, keep_watching
 from agent.wiring.puller import Puller
 from agent.wiring.room import room
 from agent.wiring.running import Running
@@ -70,7 +58,6 @@ class App:
         self._state_dir = own(settings.state_dir)
         self._keys = trusted(settings.keys_dir)
         self._device = profile.read()
-        self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._notifier = Notifier()
         self._page = status_page.bind(settings.health_host, settings.health_port)
@@ -78,38 +65,15 @@ class App:
         self._leisure = Leisure(
             settings.idle, heavy=self._heavy, read=idleness.Meter().read, clock=time.monotonic
         )
-        self._build_reporting()
+        self._out = Outgoing(
+            settings, state_dir=self._state_dir, device=self._device,
+            restarts=self._restarts, idle_work=self._leisure.works,
+        )  # fmt: skip
         self._build_deciding()
-
-    def _build_reporting(self) -> None:
-        settings, device = self._settings, self._settings.device_id
-        most_bytes = int(settings.spool_mib * 2**20)
-        self._spool = Spool(self._state_dir / "spool.db", most_bytes=most_bytes)
-        self._link = Link(
-            settings.broker,
-            client_id=f"trimtab-{device}",
-            will=Will(self._topics.status(device), announcer.offline(device).to_json()),
-            on_connected=self._changed.set,
-        )
-        self._announcer = Announcer(
-            device, enqueue=self._enqueue, changed=self._changed.set, clock=time.time
-        )
-        source = energy.for_board(
-            self._device.board,
-            machine=self._device.machine,
-            override=settings.joules_per_cpu_second,
-        )
-        self._reporter = Reporter(
-            device,
-            source=source,
-            host=HostMeter().read,
-            counts=lambda: Counts(self._supervisor.restarts, self._spool.dropped),
-            idle_work=self._leisure.works,
-        )
 
     def _build_deciding(self) -> None:
         settings = self._settings
-        self._deaths = Deaths(self._announcer)
+        self._deaths = Deaths(self._out.announcer)
         self._supervisor = Supervisor(
             host=settings.http_host,
             port=settings.http_port,
@@ -118,8 +82,8 @@ class App:
             # On a read-only disk the private socket lies elsewhere.
             private_dir=self._state_dir / "run" if os.access(self._state_dir, os.W_OK) else None,
             on_crash=self._deaths.died,
-            on_up=self._changed.set,
-            on_counters=self._reporter.observe,
+            on_up=self._out.changed.set,
+            on_counters=self._out.reporter.observe,
         )
         self._served = Served(self._supervisor)
         self._live_inputs = in_memory(self._state_dir)
@@ -131,8 +95,8 @@ class App:
             device=self._device,
             deployer=self._deployer,
             supervisor=self._supervisor,
-            reporter=self._reporter,
-            spool=self._spool,
+            reporter=self._out.reporter,
+            spool=self._out.spool,
             watch=self._watching,
             health_url=self.health_url,
         )
@@ -145,7 +109,7 @@ class App:
             clock=time.time,
         )
         self._inbox = Inbox(
-            dispatcher, topics=self._topics, spool=self._spool, announcer=self._announcer
+            dispatcher, topics=self._topics, spool=self._out.spool, announcer=self._out.announcer
         )
 
     def _parts(self) -> Parts:
@@ -153,12 +117,12 @@ class App:
         catalog = Catalog(self._state_dir / "models")
         self._imports = Imports(self._state_dir / "imports")
         puller = Puller(
-            self._link,
+            self._out.link,
             topics=self._topics,
             keys=self._keys,
             catalog=catalog,
             settings=settings,
-            announcer=self._announcer,
+            announcer=self._out.announcer,
             records=self._records,
             imports=self._imports,
         )
@@ -179,7 +143,7 @@ class App:
             ),
             available_mib=_available_mib,
             work_memory_mib=settings.work_memory_mib,
-            emit=self._announcer,
+            emit=self._out.announcer,
             heavy=self._heavy,
             capture=self._supervisor.capture,
             gather=comparing.gather,
@@ -204,6 +168,9 @@ class App:
             at_work=lambda: self._heavy.held,
         )
 
+    def _restarts(self) -> int:
+        return self._supervisor.restarts
+
     def _records(self) -> tuple[Record, ...]:
         return self._deployer.records()
 
@@ -218,11 +185,11 @@ class App:
 
     async def run(self) -> None:
         """Serve, obey and report until `stop`; then stop everything in reverse."""
-        settings, topics, link = self._settings, self._topics, self._link
+        settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
             running = Running(stack, self._notifier)
             stack.callback(shutil.rmtree, self._live_inputs, ignore_errors=True)
-            stack.callback(self._spool.close)
+            stack.callback(self._out.spool.close)
             running.keep(status_page.serve(self._page, self._outlook.view), "status page")
             stack.push_async_callback(self._supervisor.stop)
             await self._supervisor.start(shut=True)
@@ -230,55 +197,25 @@ class App:
             stack.push_async_callback(self._deployer.stop)
             async with running.long_start():
                 for trouble in await self._deployer.resume():
-                    self._announcer.trouble("crashed", trouble)
+                    self._out.announcer.trouble("crashed", trouble)
             await self._supervisor.open()
             running.keep(keep_watching(self._watching), "headroom")
             running.keep(self._inbox.obey(), "commands")
             importing = keep_importing(
                 self._imports,
                 deployer=self._deployer,
-                announcer=self._announcer,
+                announcer=self._out.announcer,
                 device=settings.device_id,
             )
             running.keep(importing, "imports")
-            audiences = [f"device/{settings.device_id}", *(f"group/{g}" for g in settings.groups)]
-            await link.keep(
-                [topics.command(each) for each in audiences], self._inbox.receive, late=True
+            await self._out.begin(
+                running, stack, receive=self._inbox.receive, status=self._outlook.status
             )
-            await link.start()
-            stack.push_async_callback(link.stop)
-            stack.push_async_callback(
-                partial(say_goodbye, link, topics=topics, device=settings.device_id)
-            )
-            draining = self._spool.keep_draining(
-                self._publish,
-                online=partial(online, link),
-                on_empty=partial(losses.tell, self._spool, self._announcer),
-            )
-            running.keep(draining, "spool")
-            telling = keep_status(
-                link, topics=topics, changed=self._changed, status=self._outlook.status
-            )
-            running.keep(telling, "status")
-            reporting = self._reporter.run(
-                settings.telemetry_interval_s, enqueue=self._enqueue_telemetry
-            )
-            running.keep(reporting, "telemetry reporter")
             port = self._supervisor.http_port
             log.info("serving on port %s, status on %s", port, self.health_url)
             self._notifier.ready(f"serving on port {port}, status on {self.health_url}")
             await running.watch(self._stopping, check=self._supervisor.check)
             self._notifier.stopping()
-
-    def _enqueue(self, rank: Kind, event: Event) -> None:
-        self._spool.put(rank, self._topics.event(event.device), event.to_json())
-
-    def _enqueue_telemetry(self, telemetry: Telemetry) -> None:
-        topic = self._topics.telemetry(telemetry.device)
-        self._spool.put("telemetry", topic, telemetry.to_json())
-
-    async def _publish(self, waiting: Waiting) -> None:
-        await self._link.publish(waiting.topic, waiting.payload, correlation=waiting.correlation)
 
 
 def _available_mib() -> float:
