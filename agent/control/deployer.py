@@ -1,14 +1,12 @@
 """What may be asked of the deployments of this device."""
 
-import asyncio
-import contextlib
 from typing import Any
 
-from agent.control import collecting, losing, neighbours, reworking, waking, ways_back
+from agent.control import collecting, losing, neighbours, reworking, stepping, waking, ways_back
 from agent.control.driving import Driver
 from agent.control.parts import Parts
 from agent.control.record import Deployment, Record, Records, Variant
-from agent.control.states import DEADLINE_S, TRANSITIONS, WORKING, Event, State
+from agent.control.states import TRANSITIONS, WORKING, Event, State
 from agent.control.tasks import Tasks
 from agent.errors import Refused, Unavailable
 from agent.protocol.commands import Deploy, Recompress, SetBudget
@@ -126,29 +124,8 @@ class Deployer:
         return message + ("; the deployment under way was stopped for it" if replaced else "")
 
     async def step(self, model: str, variant: Variant, message: str) -> None:
-        """Have a model at rest serve another variant of the version that serves, and wait for it.
-
-        What is under way there is left alone.
-
-        Raises:
-            Unavailable: the disk is full; nothing has changed.
-        """
-        record = self._known(model)
-        if record is None or record.deployment is None or record.is_in(*WORKING):
-            return
-        await self._tasks.end(model)
-        following = TRANSITIONS[record.deployment.state, Event.BACK]
-        record = self._driver.known[model].with_deployment(
-            state=following, ending=State.LIVE, reload=True, target=variant, message=message,
-            spent_s=0.0,
-        )  # fmt: skip
-        try:
-            self._driver.enter(record, message)
-        finally:
-            self._tasks.begin(model)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DEADLINE_S[following]):
-                await self.wait(model)
+        """Have a model at rest serve another variant, as agent.control.stepping says."""
+        await stepping.step(model, variant, message, driver=self._driver, tasks=self._tasks)
 
     async def cancel(self, model: str) -> str:
         """Stop the work on a model; what serves goes on serving, or of what is being observed
