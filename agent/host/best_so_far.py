@@ -6,6 +6,7 @@ rest was not come to.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,10 +94,8 @@ class SoFar:
             return
         rungs = (*_others(self._found.rungs, [tried.rung]), tried.rung)
         self._found = self._found.model_copy(update={"rungs": rungs})
-        try:
+        with contextlib.suppress(OSError):  # costs what a restart would find, not the job
             durable.replace(self._path, self._found.to_json())
-        except OSError:
-            return  # a full disk costs what a restart would find, not the job
 
     def ladder(self, left: Rejected) -> Ladder | None:
         """The ladder of what was found, and of what an earlier one holds; `left`: why no more.
@@ -118,7 +117,8 @@ class SoFar:
 
     def forget(self) -> None:
         """The job has its ladder."""
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it stays, and is the same job's alone
+            self._path.unlink(missing_ok=True)
 
     def _earlier(self, model: ModelRef) -> list[Rung]:
         """The rungs of the ladder that lies here, where they are of this model on this device."""

@@ -159,6 +159,16 @@ async def test_a_worker_that_dies_leaves_the_best_so_far(job: CompressJob) -> No
     assert "the worker died, killed by SIGKILL" in found.rejected[-1].reason
 
 
+@pytest.mark.prove
+async def test_where_the_disk_takes_no_ladder_the_end_is_told_as_ever(
+    job: CompressJob, clock: Clock
+) -> None:
+    for name in (FILE, ladder.FILE):  # nothing can take the place of a folder
+        (Path(job.out_dir) / name).mkdir()
+    with pytest.raises(OutOfBudget, match="stopped after"):
+        await compressed(job, tried=at_the_first_variant(starving(clock)))
+
+
 async def test_where_nothing_was_found_the_end_is_told_as_ever(
     job: CompressJob, clock: Clock
 ) -> None:
