@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -59,9 +60,13 @@ async def compress(
     """
     limits = children.Limits(idle=True, data_mib=memory_mib, first_to_die=True)
     if breaks is None:
-        async with talking.running("compression.worker", limits) as child, _limited(job, child):
+        async with (
+            talking.running("compression.worker", limits) as child,
+            _limited(job, child) as deadline,
+        ):
             await child.tell(job.to_json())
-            return await _converse(child, on_progress, on_tried)
+            begun = partial(_begin, deadline, job)
+            return await _converse(child, begun, on_progress=on_progress, on_tried=on_tried)
     while True:
         await breaks.ended()
         began_s = time.monotonic()
@@ -74,10 +79,12 @@ async def compress(
                     _limited(job, child) as deadline,
                 ):
                     await child.tell(job.to_json())
-                    return await _obedient(
-                        obeyed(breaks, child, stopped, deadline),
-                        _converse(child, on_progress, on_tried, breaks), breaks, child,
+                    work = _converse(
+                        child, partial(_begin, deadline, job),
+                        on_progress=on_progress, on_tried=on_tried, breaks=breaks,
                     )  # fmt: skip
+                    obeying = obeyed(breaks, child, stopped, deadline)
+                    return await _obedient(obeying, work, breaks, child)
             except Outlasted:
                 worked_s = time.monotonic() - began_s - stopped.seconds - breaks.lasted_s()
                 left = max(_LEAST_MINUTES, job.minutes - worked_s / 60)
@@ -97,9 +104,13 @@ async def _obedient(
         raise Outlasted from error  # memory ended while it was stopped: it is the first to die
 
 
+def _limit_s(job: CompressJob) -> float:
+    return (job.minutes + job.recover_minutes) * 60 + trials.GRACE_S
+
+
 @contextlib.asynccontextmanager
 async def _limited(job: CompressJob, child: talking.Child) -> AsyncIterator[asyncio.Timeout]:
-    limit_s = (job.minutes + job.recover_minutes) * 60 + trials.GRACE_S
+    limit_s = _limit_s(job)
     try:
         async with asyncio.timeout(limit_s) as deadline:
             yield deadline
@@ -110,13 +121,22 @@ async def _limited(job: CompressJob, child: talking.Child) -> AsyncIterator[asyn
         ) from None
 
 
+def _begin(deadline: asyncio.Timeout, job: CompressJob) -> None:
+    """Let a job's minutes begin now: to start takes long where others want the processor."""
+    deadline.reschedule(asyncio.get_running_loop().time() + _limit_s(job))
+
+
 async def _converse(
     child: talking.Child,
+    begun: Callable[[], None],
+    *,
     on_progress: Callable[[Progress], None],
     on_tried: Callable[[Tried], None],
     breaks: Breaks | None = None,
 ) -> Ladder:
-    while line := await child.line():
+    line = await child.line()
+    begun()
+    while line:
         try:
             message = _FROM_WORKER.validate_json(line)
         except ValidationError as error:
@@ -134,5 +154,6 @@ async def _converse(
                 return message.ladder
             case Failed():
                 raise talking.with_log(errors.from_wire(message.kind, message.message), child)
+        line = await child.line()
     died = errors.CannotRun(f"cannot compress: the worker died, {await child.death()}")
     raise talking.with_log(died, child)

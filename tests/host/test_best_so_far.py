@@ -159,6 +159,28 @@ async def test_a_worker_that_dies_leaves_the_best_so_far(job: CompressJob) -> No
     assert "the worker died, killed by SIGKILL" in found.rejected[-1].reason
 
 
+async def test_its_minutes_begin_with_its_first_word(
+    job: CompressJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float | None] = []
+    begin = compressor._begin
+
+    def seen(deadline: asyncio.Timeout, job: CompressJob) -> None:
+        before_s = deadline.when()
+        begin(deadline, job)
+        assert before_s is not None
+        assert deadline.when() is not None
+        begun.append(deadline.when() - before_s)  # type: ignore[operator]  # just seen
+        raise OutOfBudget("enough")
+
+    monkeypatch.setattr(compressor, "_begin", seen)
+    with pytest.raises(OutOfBudget, match="enough"):
+        await compressed(job)
+    (later_s,) = begun
+    assert later_s is not None
+    assert later_s > 0
+
+
 @pytest.mark.prove
 async def test_where_the_disk_takes_no_ladder_the_end_is_told_as_ever(
     job: CompressJob, clock: Clock
