@@ -22,6 +22,7 @@ _AGAIN = 6
 """How often a bound is drawn in, where the table had to leave something out."""
 _LEAST_PRICE = 1e-12
 _TINY = 1e-9
+_NEARLY = 1 / 32
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,23 @@ def cheapest(
             best = found
         if high / low < 1.01:
             break
+    return best
+
+
+def fastest(
+    problem: Problem, *, over: float, within: float, size: float = float("inf")
+) -> Selection | None:
+    """Return options that take about the least time there is, or None where even `within` none do.
+
+    `over` is a time in which nothing is possible. What is returned takes at most `_NEARLY` of the
+    difference more than the least.
+    """
+    best = cheapest(problem, time=within, size=size)
+    low, apart = over, _NEARLY * (within - over)
+    while best is not None and best.time - low > apart:
+        between = (low + best.time) / 2
+        found = cheapest(problem, time=between, size=size)
+        low, best = (low, found) if found is not None else (between, best)
     return best
 
 

@@ -117,6 +117,7 @@ class Climb:
             material, model, Table(kept, device, how, measure=measure),
             look=lambda one: scales.one(preview.look(material, model, session, one, folder=work)),
             budget=trying.budget, wanted=wanted, folder=work, say=self.progress, stop=stop,
+            earlier=preview.earlier(material, folder=work),
         )  # fmt: skip
         found = cutting.run(looks)
         if cutting.problem:

@@ -4,7 +4,7 @@ Int8 comes first. What it cannot reach, cut channels may: those whose loss is le
 and the size that they save on this device. Proposals are made and looked at like any candidate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,11 @@ TIGHTER = 0.98
 MOST_TRIES = 4
 """How often the search is asked again where its answer costs more than it thought."""
 EVEN = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)
-SPARSE = "unstructured_pruning"
+CUT, SPARSE = "structured_pruning", "unstructured_pruning"
 FIRST_SHARE = 0.7
 """Of the constants, where a bound of memory is to be reached and nothing tells how many."""
+MOST_AGAIN = 3
+"""How often all is asked again with what the looks have taught."""
 MOST_LIGHTER = 3
 """Cuts that are tried for the sake of memory."""
 _UNBOUNDED = 1e3
@@ -70,6 +72,7 @@ class Cutting:
         folder: Path,
         say: Say,
         stop: float,
+        earlier: Sequence[Recipe] = (),
     ) -> None:
         self.problem: str | None = None
         """Why nothing is proposed, where that is so."""
@@ -82,6 +85,7 @@ class Cutting:
         self._folder = folder
         self._say = say
         self._stop = stop
+        self._earlier = [one for one in earlier if one.passes and one.passes[0].name == CUT]
         self._new: list[Preview] = []
 
     def run(self, looks: list[Preview]) -> list[Preview]:
@@ -111,7 +115,15 @@ class Cutting:
             self._propose(Making(facts, studied, pricing.price(facts), base), foresight)
         except BadModel as error:
             self.problem = str(error)
+        self._recall()
         return self._new
+
+    def _recall(self) -> None:
+        """Add what an earlier run, for another budget, cut and found to be within these bounds."""
+        for recipe in self._earlier:
+            found = self._look(recipe)
+            if found.agreement and self._wanted.hold(found):
+                self._new += [found] if all(one.key != found.key for one in self._new) else []
 
     def _in_time(self) -> bool:
         return working.now_s() < self._stop
@@ -145,9 +157,21 @@ class Cutting:
         if self._wanted.peak_mib is not None:
             size = self._lightened(making, foresight, size)
         self._try(self._even(making, foresight, size), foresight)
-        ours = [one for one in self._new if one.agreement]
-        if ours and not any(self._wanted.hold(one) for one in ours):  # it knows more by now
-            self._try(self._searched(making, foresight, TARGETS[-1], size), foresight)
+        for _ in range(MOST_AGAIN):  # it knows more by now: forecasts were too high or too low
+            before = len(self._new)
+            size *= self._too_large()
+            ours = [one for one in self._new if one.agreement]
+            share = TARGETS[0 if any(self._wanted.hold(one) for one in ours) else -1]
+            self._try(self._searched(making, foresight, share, size), foresight)
+            self._try(self._even(making, foresight, size), foresight)
+            if len(self._new) == before:
+                break
+
+    def _too_large(self) -> float:
+        """By what the constants have to shrink, where files came out larger than was thought."""
+        most = self._wanted.size_bytes
+        made = [one.size_bytes for one in self._new if one.agreement]
+        return 1.0 if most is None or not made or min(made) <= most else SMALLER * most / min(made)
 
     def _lightened(self, making: Making, foresight: Foresight, size: float) -> float:
         """Cut more and more, until memory is within its bound; returns how many constants stay.
@@ -171,19 +195,26 @@ class Cutting:
     def _searched(
         self, making: Making, foresight: Foresight, share: float, size: float
     ) -> Proposal | None:
-        """What loses least within a share of the bound, by what its own kernels cost."""
+        """What loses least within a share of the bound, by what its own kernels cost.
+
+        Where nothing is forecast to be so fast, the fastest there is: forecasts may be wrong.
+        """
         target = _UNBOUNDED if self._wanted.ratio is None else share * self._wanted.ratio
-        bound = foresight.cost_for(target, making.family)
+        bound, proposal = foresight.cost_for(target, making.family), None
         for _ in range(MOST_TRIES):
             found = allocation.cheapest(making.priced.problem, time=bound, size=size)
+            if found is None and proposal is None:
+                found = allocation.fastest(
+                    making.priced.problem, over=bound, within=making.whole(), size=size
+                )
             recipe = making.recipe(found.options) if found is not None else None
             if recipe is None or not self._in_time():
-                return None
+                break
             proposal = _foreseen(recipe, making, foresight)
             if proposal.predicted is None or proposal.predicted <= target:
-                return proposal
+                break
             bound *= TIGHTER * target / proposal.predicted
-        return None
+        return proposal
 
     def _even(self, making: Making, foresight: Foresight, size: float) -> Proposal | None:
         """The same share of every group, as much as the bounds allow."""

@@ -52,6 +52,10 @@ class Making:
         """How many constants the whole layers have."""
         return float(sum(self._facts.elements.values()))
 
+    def whole(self) -> float:
+        """What the kernels of the whole model cost at most, in references."""
+        return max(self._facts.whole.values())
+
     def family_of(self, recipe: Recipe) -> str:
         """Which models it runs like: the base, or float ones."""
         return self.family if names(recipe) & set(INTEGERS) else FLOAT

@@ -89,6 +89,16 @@ def look(
     return found
 
 
+def earlier(material: Material, *, folder: Path) -> list[Recipe]:
+    """The recipes that other runs on the same inputs looked at, whatever their budgets asked."""
+    found = []
+    for note in sorted(folder.glob("look-*.json")):
+        known = _recall(note)
+        if known is not None and known.key == pipeline.key(known.recipe, *material.keys):
+            found.append(known.recipe)
+    return found
+
+
 def make(material: Material, model: onnx.ModelProto, found: Preview) -> None:
     """Write the candidate's file again, which an earlier run swept away."""
     durable.replace(found.path, _made(material, model, found.recipe)[1])

@@ -127,3 +127,18 @@ def test_thirty_layers_in_a_chain_beside_a_hub_are_few_rows() -> None:
     assert found.size <= 0.3 * whole.size
     # The hub costs least and saves most: it goes first.
     assert found.options[0] == 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems(), st.integers(0, 80))
+def test_the_fastest_is_about_as_fast_as_anything_is(problem: Problem, size: int) -> None:
+    able = [one for one in every(problem) if one.size <= size]
+    within = max(one.time for one in every(problem))
+    found = allocation.fastest(problem, over=-1.0, within=within, size=size)
+    if found is None:
+        # The size enters by a multiplier: that misses options which no multiplier prefers.
+        assert allocation.cheapest(problem, time=within, size=size) is None
+        return
+    assert found in able
+    if size >= max(one.size for one in every(problem)):
+        assert found.time <= min(one.time for one in able) + 0.05 * (within + 1.0) + 1.0

@@ -92,3 +92,24 @@ def test_kernels_that_nobody_can_time_cost_no_ladder(
     assert any(isinstance(word, KernelRequest) for word in said)
     assert [rung.recipe.label for rung in found.rungs if rung.recipe.label == "original"]
     assert TrialAnswer(kernels=refused(None)).kernels is not None
+
+
+@pytest.mark.prove
+def test_where_nothing_is_forecast_to_be_so_fast_the_fastest_is_looked_at(
+    job: CompressJob,
+) -> None:
+    budget = Budget(latency_ratio=1e-3, min_agreement=0.8)
+    said = parent.follow(job.model_copy(update={"budget": budget}), trial=pretend)
+    found = ladder(said)
+    assert not any(rung.meets_budget for rung in found.rungs)
+    assert all(predicted is None or predicted > 1e-3 for predicted in cuts(found).values())
+    assert cuts(found)
+
+
+@pytest.mark.prove
+def test_what_was_cut_for_one_budget_is_a_candidate_for_another(job: CompressJob) -> None:
+    first = ladder(parent.follow(job, trial=pretend))
+    wider = Budget(size_ratio=0.2, min_agreement=0.8)
+    second = ladder(parent.follow(job.model_copy(update={"budget": wider}), trial=pretend))
+    assert cuts(first)
+    assert cuts(first).keys() <= cuts(second).keys()
