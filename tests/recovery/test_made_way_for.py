@@ -53,7 +53,7 @@ async def idle_site(folder: Path, broker: RunningBroker, group: Group) -> AsyncI
     private, keys = make_keys(folder / "keys")
     with running_agent(
         folder / "device", broker_port=broker.port, keys=keys, telemetry_interval_s="0.5",
-        idle__calm_s=str(idle.CALM_S), idle__cpu_share="0.2",
+        idle__calm_s=str(idle.CALM_S), idle__cpu_share="0.12",
         command=(agent_in_group.PATH, str(group.folder), str(group.version)),
     ) as agent:  # fmt: skip
         async with operator(broker.port, private, keys) as fleet:
