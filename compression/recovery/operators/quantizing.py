@@ -28,7 +28,7 @@ class _Rounding(torch.autograd.Function):  # type: ignore[misc]  # no types: tor
         return gradients[0]
 
 
-class _Quantizing(torch.autograd.Function):  # type: ignore[misc]  # as above
+class _Quantizing(torch.autograd.Function):  # type: ignore[misc]  # no types, too
     """One pass over memory where autograd's own pieces take seven, and keep four of them."""
 
     @staticmethod
@@ -49,7 +49,7 @@ class _Quantizing(torch.autograd.Function):  # type: ignore[misc]  # as above
         return g, of_scale, None, None
 
 
-class _Crossing(torch.autograd.Function):  # type: ignore[misc]  # as above
+class _Crossing(torch.autograd.Function):  # type: ignore[misc]  # no types, too
     """To integers and back at once: one pass over memory for seven, and four for sixteen."""
 
     @staticmethod
@@ -71,7 +71,7 @@ class _Crossing(torch.autograd.Function):  # type: ignore[misc]  # as above
         return of_x, of_scale, None, None
 
 
-class _Dequantizing(torch.autograd.Function):  # type: ignore[misc]  # as above
+class _Dequantizing(torch.autograd.Function):  # type: ignore[misc]  # no types, too
     """`kind` is what the numbers fit into that are kept."""
 
     @staticmethod
