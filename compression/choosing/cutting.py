@@ -200,7 +200,9 @@ class Cutting:
         Where nothing is forecast to be so fast, the fastest there is: forecasts may be wrong.
         """
         target = _UNBOUNDED if self._wanted.ratio is None else share * self._wanted.ratio
-        bound, proposal = foresight.cost_for(target, making.family), None
+        # Where integers stop paying, what it finds runs like float: the wider bound is drawn in.
+        bound = max(foresight.cost_for(target, family) for family in (making.family, FLOAT))
+        proposal = None
         for _ in range(MOST_TRIES):
             found = allocation.cheapest(making.priced.problem, time=bound, size=size)
             if found is None and proposal is None:
@@ -217,16 +219,17 @@ class Cutting:
         return proposal
 
     def _even(self, making: Making, foresight: Foresight, size: float) -> Proposal | None:
-        """The same share of every group, as much as the bounds allow."""
+        """The same share of every group, as much as the bounds allow; the least if none does."""
         most = _UNBOUNDED if self._wanted.ratio is None else TARGETS[0] * self._wanted.ratio
+        proposal = None
         for share in EVEN:
             recipe, elements = making.even(share)
             if recipe is None or elements > size or not self._in_time():
                 continue
             proposal = _foreseen(recipe, making, foresight)
             if proposal.predicted is None or proposal.predicted <= most:
-                return proposal
-        return None
+                break
+        return proposal
 
     def _try(self, proposal: Proposal | None, foresight: Foresight) -> None:
         if proposal is None or not self._in_time():
