@@ -7,6 +7,7 @@ the biases do, through rounding as it is deployed (Jacob et al., CVPR 2018; Esse
 """
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def apply(
             and in loss, on inputs that were neither trained on nor used for tuning.
     """
     evidence = evidence.wide
+    # Read by torch's OpenMP as it is loaded: threads that spin while they wait for a core that
+    # others have took two of them sixteen times as long as one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         engine = importlib.import_module(_ENGINE)
     except ModuleNotFoundError as error:
