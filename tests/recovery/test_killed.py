@@ -81,4 +81,4 @@ def goes_on(tmp_path: Path, *, kills: int, steps: int) -> None:
 
 @pytest.mark.prove
 def test_five_kills_change_nothing(tmp_path: Path) -> None:
-    goes_on(tmp_path, kills=5, steps=900)
+    goes_on(tmp_path, kills=5, steps=2400)
