@@ -9,6 +9,7 @@ the priority that serving will have.
 import sys
 from typing import TextIO
 
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # it brings none
 from pydantic import ValidationError
 
 from compression import child, errors, working
@@ -92,7 +93,7 @@ def _work(parent: Parent, stdin: child.Parent) -> Done | Failed:
         return Done(ladder=Climb(job, parent).run())
     except ValidationError as error:
         return Failed(kind="internal", message=f"cannot read a line: {explain(error)}")
-    except MemoryError as error:
+    except (MemoryError, EncodeError) as error:  # the latter: protobuf was refused memory
         died = errors.OutOfBudget(f"cannot go on: out of memory ({error})")
         return Failed(**errors.to_wire(died))
     except OSError as error:

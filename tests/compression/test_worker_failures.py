@@ -1,5 +1,6 @@
 """Trials, models and inputs that fail, and workers that are killed: what becomes of the job."""
 
+import io
 import json
 import shutil
 import signal
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import EncodeError
 
-from compression import ladder
+from compression import ladder, worker
 from compression.calibration.material import sha256
 from compression.findings import Measurement
 from compression.job import Budget, CompressJob, TrialJob
@@ -154,3 +156,21 @@ def test_a_job_that_cannot_be_read_says_so_and_nothing_else(job: CompressJob) ->
     (line,) = lines
     assert json.loads(line)["type"] == "failed"
     assert "cannot read a line" in json.loads(line)["message"]
+
+
+@pytest.mark.parametrize("refused", [MemoryError("malloc"), EncodeError("Failed to serialize")])
+def test_a_worker_that_is_refused_memory_says_so_whoever_asked_for_it(
+    job: CompressJob, monkeypatch: pytest.MonkeyPatch, refused: Exception
+) -> None:
+    class Stdin:
+        def line(self) -> bytes:
+            return job.to_json()
+
+    def run(_: object) -> None:
+        raise refused
+
+    monkeypatch.setattr(worker.Climb, "run", run)
+    last = worker._work(worker.Parent(io.StringIO(), Stdin()), Stdin())  # type: ignore[arg-type]  # a line is all
+    assert isinstance(last, Failed)
+    assert last.kind == "out-of-budget"
+    assert last.message == f"cannot go on: out of memory ({refused})"
