@@ -24,6 +24,8 @@ from compression.job import Budget
 from tests.benchmarks import budget_jobs, budget_rows
 
 MODELS = ("mnist", "svhn", "mobile", "text-angle", "sentences", "detector", "recogniser")
+FURTHER = {"mobile": (Budget(size_ratio=0.35, threads=1),)}
+"""What int8 alone reaches of the tight model, whose constants are few beside its graph."""
 MINUTES = float(os.environ.get("TRIMTAB_BUDGETS_MINUTES", "6"))
 
 
@@ -39,7 +41,7 @@ def rows(name: str, folder: Path) -> Iterator[dict[str, Any]]:
     except BadModel as error:
         print(f"{name}: {error}")
         even = []
-    for budget in budget_rows.BUDGETS:
+    for budget in (*budget_rows.BUDGETS, *FURTHER.get(name, ())):
         run = budget_jobs.searched(one, budget, folder / "search", minutes=MINUTES)
         _add(plain, run.ladder.rungs if run.ladder else ())
         yield budget_rows.row(name, budget, run, plain=plain, even=even, cores=cores)

@@ -107,9 +107,13 @@ def test_where_nothing_is_forecast_to_be_so_fast_the_fastest_is_looked_at(
 
 
 @pytest.mark.prove
-def test_what_was_cut_for_one_budget_is_a_candidate_for_another(job: CompressJob) -> None:
-    first = ladder(parent.follow(job, trial=pretend))
-    wider = Budget(size_ratio=0.2, min_agreement=0.8)
-    second = ladder(parent.follow(job.model_copy(update={"budget": wider}), trial=pretend))
-    assert cuts(first)
-    assert cuts(first).keys() <= cuts(second).keys()
+def test_a_cut_for_a_tighter_budget_is_left_where_a_gentler_one_will_do(job: CompressJob) -> None:
+    def cut_to(share: float) -> Ladder:
+        budget = Budget(size_ratio=share, min_agreement=0.5)
+        return ladder(parent.follow(job.model_copy(update={"budget": budget}), trial=pretend))
+
+    tight, wide = cut_to(0.18), cut_to(0.24)
+    assert tight.rungs[0].meets_budget
+    assert wide.rungs[0].meets_budget
+    assert cuts(tight)
+    assert not cuts(tight).keys() & cuts(wide).keys()
