@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compression import graph
@@ -14,6 +14,12 @@ from compression.recovery.student import Student, Weights
 from tests.fixtures import models, renders
 
 FEEDS = {"image": renders.digits(2, seed=9)[0]}
+
+
+@pytest.fixture(autouse=True)
+def _as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process does with freed memory stays: other tests would take longer."""
+    monkeypatch.setattr(memory, "_give_back_at_once", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def student(model: onnx.ModelProto) -> Student:
     return Student(model, aims=aims.of_outputs(model, model, ()), features=())
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kept=st.lists(st.integers(0, 100), min_size=1, max_size=60), count=st.integers(1, 8))
 def test_parts_cover_all_nodes_once_and_none_is_much_above_its_share(
     kept: list[int], count: int

@@ -216,7 +216,7 @@ def test_weights_of_8_bits_that_were_spoiled_are_learned_anew_and_the_graph_stay
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     evidence = Evidence(feeds, outputs=OUTPUTS)
     wanted = recovery.Settings(
-        seconds=3600.0, steps=48, learning_rate=6e-3, features=3, augmentation=0.0
+        seconds=3600.0, steps=36, learning_rate=6e-3, features=3, augmentation=0.0
     )
     made = recovery.apply(spoiled, wanted, original=original, evidence=evidence)
     judge = Judge(original, OUTPUTS, threads=1)
