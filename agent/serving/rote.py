@@ -18,8 +18,8 @@ from agent.serving import sharing
 from agent.serving.api import Said
 from agent.serving.faults import NotFound
 from agent.serving.question import Place, Question
-from agent.serving.runs import Call, Pending, Prepared, Ran
-from agent.serving.runtime import Bound, CannotRun, Stop
+from agent.serving.runs import Pending, Prepared, Ran
+from agent.serving.runtime import CannotRun, Stop
 from agent.serving.service import Service
 from agent.serving.variant import Variant
 
@@ -36,10 +36,11 @@ class Rote:
 
     __slots__ = ("_prepared", "_size", "_variant")
 
-    def __init__(self, variant: Variant, prepared: Prepared, bound: Bound) -> None:
+    def __init__(self, variant: Variant, prepared: Prepared, size: int) -> None:
+        """`size`: of the inputs, in bytes."""
         self._variant = variant
         self._prepared = prepared
-        self._size = sum(array.nbytes for array in bound.inputs.values())
+        self._size = size
 
     def answer(self, data: bytes, at: int) -> Sequence[bytes] | None:
         """The outputs as bytes, for the inputs that lie in `data` from `at` to its end.
@@ -62,11 +63,10 @@ class Rote:
         None: it has to be asked the usual way, at once.
         """
         prepared, variant = self._prepared, self._variant
-        bound, into = prepared.bound, prepared.into
-        if bound is None or not (variant.plain and self._whole()):
+        call, into = prepared.call, prepared.into
+        if call is None or not (variant.plain and self._whole()):
             return None
         began_ns = perf_counter_ns()
-        call = Call(bound.inputs, bound.outputs, self._size, bound)
 
         def job(stop: Stop) -> tuple[Ran, Said]:
             if into is not None:
@@ -85,7 +85,9 @@ class Rote:
                 done(None)
                 return
             (_, from_ns, to_ns), said = made
-            self._count(began_ns, began_ns, from_ns, to_ns)
+            now_ns = perf_counter_ns()
+            times = (0, from_ns - began_ns, to_ns - from_ns, now_ns - to_ns)
+            variant.meter.succeeded(times, at_ns=now_ns)
             done(said)
 
         return variant.submit(job, arrived)
@@ -93,24 +95,24 @@ class Rote:
     def ready(self) -> Prepared | None:
         """What is bound, if the model would run now."""
         prepared, variant = self._prepared, self._variant
-        if prepared.bound is None or not (variant.at_once(self._size) or variant.by_itself()):
+        if prepared.call is None or not (variant.at_once(self._size) or variant.by_itself()):
             return None
-        return prepared if self._whole() else None
+        return prepared if not prepared.regions or self._whole() else None
 
     def run(self, began_ns: int) -> Sequence[Array] | None:
         """The outputs where they are bound, until the next run; None: as `answer`."""
-        bound = self._prepared.bound
-        assert bound is not None
+        variant, call = self._variant, self._prepared.call
+        assert call is not None
         try:
-            arrays, from_ns, to_ns = self._variant.run(
-                Call(bound.inputs, bound.outputs, self._size, bound)
-            )
+            arrays, from_ns, to_ns = variant.run(call)
         except CannotRun:  # as above
             self._prepared.let_go()
             return None
         except BadInput:
             return None
-        self._count(began_ns, from_ns, from_ns, to_ns)
+        now_ns = perf_counter_ns()
+        times = (from_ns - began_ns, 0, to_ns - from_ns, now_ns - to_ns)
+        variant.meter.succeeded(times, at_ns=now_ns)
         return arrays
 
     def _sent(self, arrays: Sequence[Array]) -> Sequence[bytes]:
@@ -118,13 +120,7 @@ class Rote:
         return _NOTHING if self._prepared.regions else [array.tobytes() for array in arrays]
 
     def _whole(self) -> bool:
-        regions = self._prepared.regions
-        return not regions or all(region.whole() for region in regions)
-
-    def _count(self, began_ns: int, read_ns: int, from_ns: int, to_ns: int) -> None:
-        now_ns = perf_counter_ns()
-        times = (read_ns - began_ns, from_ns - read_ns, to_ns - from_ns, now_ns - to_ns)
-        self._variant.meter.succeeded(times, at_ns=now_ns)
+        return all(region.whole() for region in self._prepared.regions)
 
 
 def learn(
@@ -181,6 +177,6 @@ def named(names: Sequence[str], arrays: Sequence[Array]) -> dict[str, Array]:
 
 def _known(variant: Variant, key: Hashable) -> Rote | None:
     prepared = variant.known.prepared.get(key)
-    if prepared is None or prepared.bound is None:
+    if prepared is None or prepared.call is None:
         return None
-    return Rote(variant, prepared, prepared.bound)
+    return Rote(variant, prepared, prepared.call.size)

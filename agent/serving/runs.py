@@ -50,7 +50,7 @@ class Call(NamedTuple):
 class Prepared:
     """What is bound for a question, until it is let go. Without a binding it is always copied."""
 
-    __slots__ = ("bound", "into", "regions")
+    __slots__ = ("bound", "call", "into", "regions")
 
     def __init__(
         self,
@@ -62,10 +62,15 @@ class Prepared:
         self.regions = regions
         self.bound = bound
         self.into = into
+        self.call: Call | None = None
+        """A run of what is bound."""
+        if bound is not None:
+            size = sum(array.nbytes for array in bound.inputs.values())
+            self.call = Call(bound.inputs, bound.outputs, size, bound)
 
     def let_go(self) -> None:
         """Keep no memory any more."""
-        self.bound = self.into = None
+        self.bound = self.into = self.call = None
 
 
 class Pending:

@@ -99,7 +99,9 @@ class Variant:
 
     def at_once(self, size: int) -> bool:
         """Whether it is live and would run inputs of `size` bytes now, and nobody looks on."""
-        return not self._inside and self.plain and self._pace.quick(size)
+        return not (
+            self._inside or self._retired or self.gate or self.tap or self._place.thread.worker
+        ) and self._pace.quick(size)
 
     def by_itself(self) -> bool:
         """Whether it would run now and holds up nobody, since it alone is served."""
