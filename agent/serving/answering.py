@@ -2,6 +2,7 @@
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 
@@ -14,7 +15,7 @@ from agent.serving.line import Line
 from agent.serving.outlet import Outlet
 
 
-class Answering(Line):
+class Answering(Line, ABC):
     """A connection as far as it does not matter how requests come."""
 
     def __init__(self, door: Door) -> None:
@@ -146,9 +147,9 @@ class Answering(Line):
             self._door.hold(-self._held_bytes)
             self._held_bytes = 0
 
+    @abstractmethod
     def _go_on(self) -> None:
         """Take up what has come meanwhile."""
-        raise NotImplementedError
 
 
 def _say(told: bytes, outlet: Outlet | None, made: Sequence[bytes]) -> Said:

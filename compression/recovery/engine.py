@@ -64,10 +64,7 @@ def recover(
     student = _student(model, asked, original, outputs, reference)
     first, second = _two(divided)
     largest = equality.check(student, model, first)
-    teacher = Teacher(original, student.taught(), threads=asked.threads)
-    student.begin(first, teacher.answer(first))
-    # What cannot be compared has been dropped: a teacher that makes no more than is asked for.
-    teacher = Teacher(original, student.taught(), threads=asked.threads)
+    teacher = _teacher(original, student, first, threads=asked.threads)
     batches = second is not None and takes_batches(teacher, first, second)
     work_bytes = evidence.work_memory_mib * 2**20
     largest_sample = memory.largest(divided.training())
@@ -97,6 +94,15 @@ def recover(
             f"cannot recover by training at rate {training.state.rate:g}: {verdict.reason}"
         )
     return made
+
+
+def _teacher(
+    original: onnx.ModelProto, student: Student, feeds: Arrays, *, threads: int
+) -> Teacher:
+    """A teacher that makes no more than can be compared, which the student learns at its start."""
+    teacher = Teacher(original, student.taught(), threads=threads)
+    student.begin(feeds, teacher.answer(feeds))
+    return Teacher(original, student.taught(), threads=threads)
 
 
 def _differences(student: Student, made: onnx.ModelProto, feeds: Arrays) -> str:
