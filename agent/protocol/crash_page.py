@@ -19,6 +19,10 @@ class CrashPage:
     def __setitem__(self, lane: int, index: int) -> None:
         self._lanes[lane] = index
 
+    def lane(self, lane: int) -> memoryview:
+        """One lane as a view of its own, to be written without a call."""
+        return self._lanes[lane : lane + 1]
+
     def busy(self) -> tuple[int, ...]:
         """Every index that stands in a lane, once, in ascending order."""
         return tuple(sorted(set(self._lanes) - {0}))

@@ -27,11 +27,6 @@ class Again(NamedTuple):
         """Whether `data` is this request, but for its tensors."""
         return len(data) == self.length and data.startswith(self.said)
 
-    def answer(self, data: bytes) -> bytes | None:
-        """The answer to this request with these data; None: not at once."""
-        made = self.rote.answer(data, len(self.said))
-        return None if made is None else b"".join((self.told, *made))
-
 
 def learn(data: bytes, head: Head, answer: Answer) -> Again | None:
     """Remember a whole request, its head and its answer, where it can be answered by rote."""

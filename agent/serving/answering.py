@@ -1,14 +1,13 @@
 """The answering half of a connection: one request at a time, now or when its model has run."""
 
-import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from agent.serving import again
 from agent.serving.again import Again
-from agent.serving.api import Answer, Pending, Request, Said
+from agent.serving.api import Answer, Pending, Request
 from agent.serving.door import Door
 from agent.serving.heads import Head
 from agent.serving.line import Line
@@ -28,6 +27,8 @@ class Answering(Line, ABC):
         self._again: Again | None = None
         """What was asked last, where it can be answered by rote."""
         self._outlet: Outlet | None = None
+        self._ended = False
+        """The client sends no more."""
         self._held_bytes = 0
         self._held_back = False
         """The client sent too far ahead."""
@@ -43,19 +44,24 @@ class Answering(Line, ABC):
         self._release()
 
     def _by_rote(self, data: bytes) -> bool:
-        """Answer what is asked again, now or later; False: it has to be read."""
+        """Answer what is asked again, now or later; False: it has to be read.
+
+        Behind a run that fills the caches each function called here takes a microsecond.
+        """
         known = self._again
         if known is None or not known.asks(data):
             return False
         if self._door.stopping or self._transport.is_closing():
             return False
-        answer = known.answer(data)
+        answer = known.rote.answer(known.told, data, len(known.said))
         if answer is not None:
-            self._told(answer)
+            self._transport.write(answer)
+            if not self._choked:
+                self._wait(self._idle_s)
             return True
-        say = functools.partial(_say, known.told, self._way_out())
-        came = functools.partial(self._came, data)
-        self._task = known.rote.later(data, len(known.said), say, came)
+        self._task = known.rote.later(
+            known.told, data, len(known.said), self._way_out(), self._came
+        )
         if self._task is None:
             return False
         self._await(known.head, len(data))
@@ -70,27 +76,25 @@ class Answering(Line, ABC):
                 self._outlet = Outlet(self._transport.get_extra_info("socket").fileno())
         return self._outlet
 
-    def _came(self, data: bytes, said: Said | None) -> None:
-        """What was asked by rote has come, or has to be read."""
+    def _came(self, rest: bytes | None, data: bytes) -> None:
+        """What was asked by rote has come, but for `rest`; or it has to be read."""
         self._task = None
         if self._closing:
             return
         self._done()
-        if said is not None:
-            self._told(said.answer[said.sent :])
-        else:
+        if rest is None:
             self._again = None
             self._data = data + self._data
-        self._go_on()
-
-    def _told(self, answer: bytes) -> None:
-        if answer:
-            self._transport.write(answer)
-        if self._door.stopping:
-            self._closing = True
-            self._transport.close()
-        elif not self._choked:
-            self._wait(self._idle_s)
+        else:
+            if rest:
+                self._transport.write(rest)
+            if self._door.stopping:
+                self._closing = True
+                self._transport.close()
+            elif not self._choked:
+                self._wait(self._idle_s)
+        if self._data or self._ended:
+            self._go_on()
 
     def _begin(self, head: Head, body: memoryview, whole: bytes = b"") -> None:
         """Answer a request, now or when what it waits for is there.
@@ -150,9 +154,3 @@ class Answering(Line, ABC):
     @abstractmethod
     def _go_on(self) -> None:
         """Take up what has come meanwhile."""
-
-
-def _say(told: bytes, outlet: Outlet | None, made: Sequence[bytes]) -> Said:
-    """On the thread that made it."""
-    answer = b"".join((told, *made))
-    return Said(answer, 0 if outlet is None else outlet.say(answer))

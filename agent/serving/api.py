@@ -16,6 +16,7 @@ from agent.errors import TrimtabError
 from agent.protocol import oip
 from agent.protocol.private import ERROR_STATUS
 from agent.serving.faults import Busy, Expired, Forbidden, NotFound, NotOffered
+from agent.serving.outlet import Outlet
 from agent.serving.service import Service
 
 _LOG = logging.getLogger(__name__)
@@ -46,27 +47,22 @@ class Pending(Protocol):
         """Nobody waits for it any more."""
 
 
-class Said(NamedTuple):
-    """An answer, and how many bytes of it were sent already."""
-
-    answer: bytes
-    sent: int
-
-
 class Rote(Protocol):
     """How to answer a request again that differs in nothing but the data behind its JSON."""
 
-    def answer(self, data: bytes, at: int) -> Sequence[bytes] | None:
-        """What stands behind the JSON of the answer, for the data from `at` on; None: not now."""
+    def answer(self, told: bytes, data: bytes, at: int) -> bytes | None:
+        """`told`, and what stands behind it, for the data from `at` on; None: not now."""
 
     def later(
         self,
+        told: bytes,
         data: bytes,
         at: int,
-        say: Callable[[Sequence[bytes]], Said],
-        done: Callable[[Said | None], None],
+        outlet: Outlet | None,
+        came: Callable[[bytes | None, bytes], None],
     ) -> Pending | None:
-        """As `answer`, told to `say` by the model's thread, and then to `done` by the loop.
+        """As `answer`, sent by the model's thread; then `came` is told on the loop what of the
+        answer is left to be sent, and `data`.
 
         None, here or there: ask the usual way.
         """

@@ -31,8 +31,6 @@ class Connection(Answering):
     def __init__(self, door: Door) -> None:
         super().__init__(door)
         self._body: PlainBody | ChunkedBody | None = None
-        self._ended = False
-        """The client sends no more."""
         self._resting = False
         """Others have their turn."""
         self._in_head = False
@@ -40,9 +38,18 @@ class Connection(Answering):
 
     def data_received(self, data: bytes) -> None:
         """Requests have come, or parts of them."""
+        if self._data or self._head is not None or self._choked or self._resting or self._closing:
+            self._more(data)
+        elif not self._by_rote(data):
+            self._data = data
+            if self._read(data):
+                self._go()
+
+    def _more(self, data: bytes) -> None:
+        """What came behind something that is not done."""
         if self._closing:
             return
-        self._data = self._data + data if self._data else data
+        self._data += data
         if self._head is None and not self._choked and not self._resting:
             self._go()
         elif len(self._data) > _AHEAD_BYTES:
@@ -105,6 +112,10 @@ class Connection(Answering):
         if self._by_rote(data):
             self._data, self._in_head = b"", False
             return self._ended and self._head is None
+        return self._read(data)
+
+    def _read(self, data: bytes) -> bool:
+        """As `_next`, of what is not answered by rote."""
         if data.startswith(_EMPTY):  # RFC 9112, section 2.2: empty lines before are ignored
             data = self._data = data.lstrip(b"\r\n")
         end = data.find(heads.END, 0, HEAD_BYTES) + _END

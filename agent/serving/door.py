@@ -93,7 +93,8 @@ class Door:
         self._token = None if token is None else token.encode()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._look_at = math.inf
+        self.looks_at = math.inf
+        """When connections are looked at next: an earlier deadline has to be expected."""
         self._looking: asyncio.TimerHandle | None = None
 
     def begin(self, request: Request) -> Answering:
@@ -152,15 +153,15 @@ class Door:
 
     def expect(self, deadline: float) -> None:
         """See to it that connections are looked at when this deadline is over."""
-        if deadline < self._look_at:
+        if deadline < self.looks_at:
             if self._looking is not None:
                 self._looking.cancel()
-            self._look_at = deadline + _COARSE_S
-            self._looking = self.loop.call_at(self._look_at, self._look)
+            self.looks_at = deadline + _COARSE_S
+            self._looking = self.loop.call_at(self.looks_at, self._look)
 
     def _look(self) -> None:
         now = self.loop.time()
-        self._looking, self._look_at = None, math.inf
+        self._looking, self.looks_at = None, math.inf
         for guest in list(self.guests):
             if guest.deadline <= now:
                 guest.expire()

@@ -32,7 +32,7 @@ def infer(service: Service, request: Request, match: Match) -> Answering:
     began_ns = perf_counter_ns()
     variant = service.slots.find(*match.group("name", "version"))
     try:
-        heard = spoken.hear(request.headers, request.body) if variant.at_once(0) else None
+        heard = spoken.hear(request.headers, request.body) if variant.ready(0) else None
         if heard is None:
             question, asked = variant.questions.read(request.headers, request.body)
         elif (parts := spoken.answered(variant, heard, began_ns)) is not None:

@@ -81,7 +81,8 @@ class Line(asyncio.Protocol):
 
     def _wait(self, seconds: float) -> None:
         self.deadline = deadline = self._now() + seconds
-        self._door.expect(deadline)
+        if deadline < self._door.looks_at:
+            self._door.expect(deadline)
 
     def _say(self, answer: Answer, head: Head | None, *, keep: bool) -> None:
         """Send an answer; without `keep` it is the last."""

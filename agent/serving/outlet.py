@@ -7,7 +7,6 @@ milliseconds (docs/adr/0018). It is used only while a connection waits for nothi
 import os
 import socket
 import threading
-from contextlib import suppress
 
 
 class Outlet:
@@ -21,9 +20,11 @@ class Outlet:
 
     def say(self, answer: bytes) -> int:
         """Send what can be sent at once; how many bytes that was. From any thread."""
-        with self._lock, suppress(OSError):
-            return 0 if self._closed else self._socket.send(answer)
-        return 0
+        with self._lock:
+            try:
+                return 0 if self._closed else self._socket.send(answer)
+            except OSError:
+                return 0
 
     def close(self) -> None:
         """Say nothing any more: the connection has ended."""

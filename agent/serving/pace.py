@@ -23,6 +23,8 @@ class Pace:
     def __init__(self, took_s: float = math.inf, size: int = 0) -> None:
         """`took_s` is what a first run took on inputs of `size` bytes; infinite: none fitted."""
         self.typical_s = INLINE_S if math.isinf(took_s) else took_s
+        self.most_bytes = _LARGER * size if took_s < INLINE_S else -1
+        """Of the inputs of a run that may hold the loop; -1: none may."""
         self._quick_bytes = size if took_s < INLINE_S else 0
         self._to_prove = 0 if took_s < INLINE_S else 1
         self._doubt = DOUBT
@@ -33,7 +35,7 @@ class Pace:
 
         What is much larger than all that was quick may not be.
         """
-        return not self._to_prove and size <= _LARGER * self._quick_bytes
+        return size <= self.most_bytes
 
     def short(self) -> bool:
         """Whether a run may hold the loop where nobody else waits for it."""
@@ -43,12 +45,15 @@ class Pace:
         """Take account of a run; `certain`: `took_s` is CPU time, and nobody else's."""
         self.typical_s += _NEWEST_WEIGHT * (took_s - self.typical_s)
         if took_s >= INLINE_S:
-            self._in_a_row = 0
+            self._in_a_row, self.most_bytes = 0, -1
             self._to_prove = PROOF if certain else self._doubt
             self._doubt = min(PROOF, 2 * self._doubt)
             return
         self._in_a_row += 1
         if self._in_a_row >= FORGOTTEN:
             self._doubt = DOUBT
-        self._to_prove = max(0, self._to_prove - 1)
         self._quick_bytes = max(self._quick_bytes, size)
+        if self._to_prove:
+            self._to_prove -= 1
+        if not self._to_prove:
+            self.most_bytes = _LARGER * self._quick_bytes

@@ -5,7 +5,7 @@ Whatever is not as it was (another variant, a queue, a region that has gone, an 
 shape) is left to the usual way, which says so.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from time import perf_counter_ns
 
@@ -15,112 +15,76 @@ from agent.errors import BadInput
 from agent.protocol.oip import InferRequest
 from agent.protocol.tensors import Array
 from agent.serving import sharing
-from agent.serving.api import Said
 from agent.serving.faults import NotFound
+from agent.serving.outlet import Outlet
 from agent.serving.question import Place, Question
-from agent.serving.runs import Pending, Prepared, Ran
-from agent.serving.runtime import CannotRun, Stop
+from agent.serving.runs import Prepared
+from agent.serving.runtime import CannotRun
 from agent.serving.service import Service
+from agent.serving.turn import Came, Turn
 from agent.serving.variant import Variant
 
 _MOST_BYTES = 64 * 1024
 """Of inputs and outputs together, where the memory is ours."""
-_NOTHING: Sequence[bytes] = ()
-Say = Callable[[Sequence[bytes]], Said]
-"""Sends outputs, and says how much of the answer that was."""
-Done = Callable[[Said | None], None]
 
 
 class Rote:
     """One question of one variant, bound to memory that the variant may let go."""
 
-    __slots__ = ("_prepared", "_size", "_variant")
+    __slots__ = ("_prepared", "_variant")
 
-    def __init__(self, variant: Variant, prepared: Prepared, size: int) -> None:
-        """`size`: of the inputs, in bytes."""
+    def __init__(self, variant: Variant, prepared: Prepared) -> None:
         self._variant = variant
         self._prepared = prepared
-        self._size = size
 
-    def answer(self, data: bytes, at: int) -> Sequence[bytes] | None:
-        """The outputs as bytes, for the inputs that lie in `data` from `at` to its end.
+    def answer(self, told: bytes, data: bytes, at: int) -> bytes | None:
+        """`told`, and the outputs for the inputs that lie in `data` from `at` to its end.
 
         None: it has to be asked another way.
         """
+        began_ns = perf_counter_ns()
         prepared = self.ready()
         if prepared is None:
             return None
-        began_ns = perf_counter_ns()
-        if prepared.into is not None:
-            prepared.into[:] = data[at:]
-        made = self.run(began_ns)
-        return None if made is None else self._sent(made)
+        into = prepared.into
+        if into is not None:
+            into[:] = data[at:]
+        arrays = self._variant.again(prepared, began_ns)
+        if arrays is None:
+            return None
+        if into is None:  # they lie in the client's memory
+            return told
+        return b"".join((told, *[array.tobytes() for array in arrays]))
 
-    def later(self, data: bytes, at: int, say: Say, done: Done) -> Pending | None:
-        """As `answer`, on the model's thread, which gives the outputs to `say`; then `done` is
-        called with what came of it, or None.
+    def later(
+        self, told: bytes, data: bytes, at: int, outlet: Outlet | None, came: Came
+    ) -> Turn | None:
+        """As `answer`, on the model's thread, which sends the answer by `outlet`.
 
         None: it has to be asked the usual way, at once.
         """
-        prepared, variant = self._prepared, self._variant
-        call, into = prepared.call, prepared.into
-        if call is None or not (variant.plain and self._whole()):
+        prepared = self._prepared
+        if prepared.call is None or not self._variant.plain:
             return None
-        began_ns = perf_counter_ns()
-
-        def job(stop: Stop) -> tuple[Ran, Said]:
-            if into is not None:
-                into[:] = data[at:]
-            try:
-                ran = variant.run(call, stop)
-            except CannotRun:
-                if not stop.asked:  # an output's shape hangs on values: from now on it is copied
-                    prepared.let_go()
-                raise
-            return ran, say(self._sent(ran.arrays))
-
-        def arrived(made: tuple[Ran, Said] | None, error: BaseException | None) -> None:
-            del error  # asked the usual way, it says what is wrong
-            if made is None:
-                done(None)
-                return
-            (_, from_ns, to_ns), said = made
-            now_ns = perf_counter_ns()
-            times = (0, from_ns - began_ns, to_ns - from_ns, now_ns - to_ns)
-            variant.meter.succeeded(times, at_ns=now_ns)
-            done(said)
-
-        return variant.submit(job, arrived)
+        for region in prepared.regions:
+            if not region.whole():
+                return None
+        return Turn(self._variant, prepared, (told, data, at), outlet, came)
 
     def ready(self) -> Prepared | None:
         """What is bound, if the model would run now."""
-        prepared, variant = self._prepared, self._variant
-        if prepared.call is None or not (variant.at_once(self._size) or variant.by_itself()):
+        prepared = self._prepared
+        call = prepared.call
+        if call is None or not self._variant.ready(call.size):
             return None
-        return prepared if not prepared.regions or self._whole() else None
+        for region in prepared.regions:
+            if not region.whole():
+                return None
+        return prepared
 
-    def run(self, began_ns: int) -> Sequence[Array] | None:
+    def run(self, prepared: Prepared, began_ns: int) -> Sequence[Array] | None:
         """The outputs where they are bound, until the next run; None: as `answer`."""
-        variant, call = self._variant, self._prepared.call
-        assert call is not None
-        try:
-            arrays, from_ns, to_ns = variant.run(call)
-        except CannotRun:  # as above
-            self._prepared.let_go()
-            return None
-        except BadInput:
-            return None
-        now_ns = perf_counter_ns()
-        times = (from_ns - began_ns, 0, to_ns - from_ns, now_ns - to_ns)
-        variant.meter.succeeded(times, at_ns=now_ns)
-        return arrays
-
-    def _sent(self, arrays: Sequence[Array]) -> Sequence[bytes]:
-        """What goes out: nothing of what lies in the client's memory."""
-        return _NOTHING if self._prepared.regions else [array.tobytes() for array in arrays]
-
-    def _whole(self) -> bool:
-        return all(region.whole() for region in self._prepared.regions)
+        return self._variant.again(prepared, began_ns)
 
 
 def learn(
@@ -179,4 +143,4 @@ def _known(variant: Variant, key: Hashable) -> Rote | None:
     prepared = variant.known.prepared.get(key)
     if prepared is None or prepared.call is None:
         return None
-    return Rote(variant, prepared, prepared.call.size)
+    return Rote(variant, prepared)

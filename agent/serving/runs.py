@@ -65,8 +65,7 @@ class Prepared:
         self.call: Call | None = None
         """A run of what is bound."""
         if bound is not None:
-            size = sum(array.nbytes for array in bound.inputs.values())
-            self.call = Call(bound.inputs, bound.outputs, size, bound)
+            self.call = Call(bound.inputs, bound.outputs, bound.size, bound)
 
     def let_go(self) -> None:
         """Keep no memory any more."""

@@ -1,6 +1,7 @@
 """One loaded model in onnxruntime: load, check inputs, run (its only importer in the agent)."""
 
 import ctypes
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -64,9 +65,17 @@ class Bound:
     """Inputs and outputs that lie where they are, bound once; the arrays keep the memory."""
 
     def __init__(
-        self, binding: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+        self,
+        session: ort.InferenceSession,
+        binding: Any,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
     ) -> None:
         self.binding = binding
+        self.run = functools.partial(session.run_with_iobinding, binding)
+        """Run now, on this thread; `told` says what its errors mean."""
+        self.size = sum(array.nbytes for array in inputs.values())
+        """Of the inputs, in bytes."""
         self.inputs = inputs
         self.outputs = tuple(outputs)
         self.arrays = list(outputs.values())
@@ -118,7 +127,7 @@ class Model:
             options = None if stop is None else stop.options
             arrays: list[Array] = self._session.run(outputs, inputs, options)
         except Exception as error:  # onnxruntime's errors have no base of their own
-            raise _told(error) from error
+            raise told(error) from error
         return arrays
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound:
@@ -135,7 +144,7 @@ class Model:
                     bind(name, *place)
                 except Exception as error:  # as above
                     raise CannotRun(f"cannot bind '{name}': {_line(error)}") from error
-        return Bound(binding, inputs, outputs)
+        return Bound(self._session, binding, inputs, outputs)
 
     def run_bound(self, bound: Bound, *, stop: Stop | None = None) -> list[Array]:
         """Run on bound inputs; the arrays of the outputs where they were bound.
@@ -147,7 +156,7 @@ class Model:
             options = None if stop is None else stop.options
             self._session.run_with_iobinding(bound.binding, options)
         except Exception as error:  # as above
-            raise _told(error) from error
+            raise told(error) from error
         return bound.arrays
 
     def close(self) -> None:
@@ -228,7 +237,8 @@ def _fits(shape: tuple[int, ...], free: tuple[int, ...]) -> bool:
     )
 
 
-def _told(error: Exception) -> TrimtabError:
+def told(error: Exception) -> TrimtabError:
+    """What an error of onnxruntime's means here: BadInput or CannotRun."""
     if isinstance(error, _CALLERS_FAULT):
         return BadInput(f"cannot run on these inputs: {_line(error)}")
     return CannotRun(f"cannot run the model: {_line(error)}")

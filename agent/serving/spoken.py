@@ -104,7 +104,7 @@ class Spoken:
                 form.pack_into(prepared.into, at, *values)
             except (struct.error, OverflowError):  # too many, too few, too large
                 return None
-        made = self._rote.run(began_ns)
+        made = self._rote.run(prepared, began_ns)
         if made is None:
             return None
         parts = [self._around[0]]

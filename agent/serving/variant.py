@@ -6,17 +6,19 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
+from agent.errors import BadInput
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
+from agent.serving import runtime
 from agent.serving.faults import Busy
 from agent.serving.gate import Gate
 from agent.serving.known import Known
 from agent.serving.meter import Key, Meter
 from agent.serving.pace import Pace
 from agent.serving.questions import Questions
-from agent.serving.runs import Call, Outcome, Pending, Place, Ran
+from agent.serving.runs import Call, Outcome, Pending, Place, Prepared, Ran
 from agent.serving.runtime import Bound, CannotRun, Model, Stop
-from agent.serving.worker import Arrived, Made, Worker
+from agent.serving.worker import Arrived, Made, Task, Worker
 
 Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], None]
 """Inputs, names of outputs and the outputs, or None where it could not answer."""
@@ -51,9 +53,11 @@ class Variant:
         self.tap: Tap | None = None
         """Shown what ran, where live requests are being kept (capture.py)."""
         self._place = place
+        self._mark = place.page.lane(place.lane)
         self._pace = pace
         self._most_waiting = most_waiting
         self._own: Worker | None = None
+        self._spared: Stop | None = None
         self._inside = 0
         self._retired = False
         self.known = Known()
@@ -94,18 +98,40 @@ class Variant:
 
     def infer_bound(self, bound: Bound, *, within_s: float | None = None) -> Ran | Awaitable[Ran]:
         """As `infer`, on what `Model.bind` has bound."""
-        size = sum(array.nbytes for array in bound.inputs.values())
-        return self._enter(Call(bound.inputs, bound.outputs, size, bound), within_s)
+        return self._enter(Call(bound.inputs, bound.outputs, bound.size, bound), within_s)
 
-    def at_once(self, size: int) -> bool:
-        """Whether it is live and would run inputs of `size` bytes now, and nobody looks on."""
-        return not (
-            self._inside or self._retired or self.gate or self.tap or self._place.thread.worker
-        ) and self._pace.quick(size)
+    def ready(self, size: int) -> bool:
+        """Whether it is live and would run inputs of `size` bytes now, and nobody looks on.
 
-    def by_itself(self) -> bool:
-        """Whether it would run now and holds up nobody, since it alone is served."""
-        return not self._inside and self.plain and self._place.alone() and self._pace.short()
+        Now: because it is quick, or because it alone is served and holds up nobody.
+        """
+        if self._inside or self._retired or self.gate or self.tap or self._place.thread.worker:
+            return False
+        pace = self._pace
+        return size <= pace.most_bytes or (self._place.alone() and pace.short())
+
+    def again(self, prepared: Prepared, began_ns: int) -> Sequence[Array] | None:
+        """Run what is bound, on the loop: the outputs where they are, until the next run.
+
+        Whoever may do so has asked `ready`. None: it has to be asked the usual way.
+        """
+        bound, mark = prepared.bound, self._mark
+        assert bound is not None
+        mark[0] = self.request.index
+        from_ns = time.perf_counter_ns()
+        try:
+            bound.run()
+        except Exception as error:
+            if not isinstance(runtime.told(error), BadInput):
+                prepared.let_go()  # an output's shape hangs on values: from now on it is copied
+            return None
+        finally:
+            mark[0] = 0
+        ended_ns = time.perf_counter_ns()
+        took_ns = ended_ns - from_ns
+        self._pace.learn(took_ns / 1e9, bound.size, certain=False)
+        self.meter.succeeded((from_ns - began_ns, 0, took_ns, 0), at_ns=ended_ns)
+        return bound.arrays
 
     @property
     def plain(self) -> bool:
@@ -133,23 +159,40 @@ class Variant:
         """Do a job that runs the model on its thread, behind those that wait."""
 
         def over(made: Made | None, error: BaseException | None) -> None:
-            self._leave()
+            self.leave()
             arrived(made, error)
 
         stop = Stop()
         worker = self._place.thread.worker or self._thread()
         self._inside += 1
-        return Pending(worker.submit(lambda: job(stop), over), stop, self._leave)
+        return Pending(worker.submit(lambda: job(stop), over), stop, self.leave)
+
+    def enter(self, task: Task) -> None:
+        """Do a task that runs the model, as `submit`; it is to say itself that it has left."""
+        worker = self._place.thread.worker or self._thread()
+        self._inside += 1
+        worker.put(task)
+
+    def leave(self) -> None:
+        """One who had entered has left."""
+        self._inside -= 1
+        if self._retired and not self._inside:
+            self._empty.set()
+
+    def stop(self) -> Stop:
+        """What stops a run; to be given back by `spare`, since making one takes a while."""
+        stop, self._spared = self._spared, None
+        return stop or Stop()
+
+    def spare(self, stop: Stop) -> None:
+        """Keep what has stopped nothing for the next run."""
+        if not stop.asked:
+            self._spared = stop
 
     def _thread(self) -> Worker:
         if self._own is None:
             self._own = Worker(f"run {self.request.name}")
         return self._own
-
-    def _leave(self) -> None:
-        self._inside -= 1
-        if self._retired and not self._inside:
-            self._empty.set()
 
     def run(self, call: Call, stop: Stop | None = None) -> Ran:
         """Run now, on this thread: whoever may do so has asked `at_once`.
@@ -157,8 +200,7 @@ class Variant:
         Raises:
             BadInput, CannotRun: as Model.run.
         """
-        page, lane, *_ = self._place
-        page[lane] = self.request.index
+        self._mark[0] = self.request.index
         # On a thread by CPU time, because wall time on a busy device is others' too. On the loop
         # by wall time: asking the kernel for CPU time costs more than the quickest models.
         cpu_ns = time.thread_time_ns() if stop is not None else 0
@@ -174,7 +216,7 @@ class Variant:
                 self.tap(call.inputs, call.outputs, None)
             raise
         finally:
-            page[lane] = 0
+            self._mark[0] = 0
         alone = stop is not None and self.request.runtime.threads == 1
         took_ns = time.thread_time_ns() - cpu_ns if alone else ended_ns - began_ns
         self._pace.learn(took_ns / 1e9, call.size, certain=alone)

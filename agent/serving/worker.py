@@ -7,13 +7,19 @@ more, nor is asyncio's: its futures and a task for each request cost 400 us ther
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Made = TypeVar("Made")
 Arrived = Callable[[Made | None, BaseException | None], None]
 """What was made, or why it was not."""
+
+
+class Task(Protocol):
+    """What a worker does."""
+
+    def run(self) -> None:
+        """Do it, on the worker's thread. It never raises."""
 
 
 class Work(Generic[Made]):
@@ -40,15 +46,17 @@ class Work(Generic[Made]):
             made = self._do()
         except BaseException as error:  # told to whoever waits
             failed = error
-        with suppress(RuntimeError):  # the loop is closed: the server has ended
+        try:
             self._loop.call_soon_threadsafe(self._arrived, made, failed)
+        except RuntimeError:  # the loop is closed: the server has ended
+            return
 
 
 class Worker:
     """The thread; it ends with the process."""
 
     def __init__(self, name: str) -> None:
-        self._queue: SimpleQueue[Work[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Task | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._go, name=name, daemon=True)
         self._thread.start()
 
@@ -57,6 +65,10 @@ class Worker:
         work = Work(do, arrived)
         self._queue.put(work)
         return work
+
+    def put(self, task: Task) -> None:
+        """Do a task behind all that waits."""
+        self._queue.put(task)
 
     def end(self) -> None:
         """End after what waits."""
@@ -67,6 +79,6 @@ class Worker:
         self._thread.join(within_s)
 
     def _go(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work.run()
-            del work  # it would keep a model alive until the next one comes
+        while (task := self._queue.get()) is not None:
+            task.run()
+            del task  # it would keep a model alive until the next one comes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agent.serving import api, public_api
-from agent.serving.api import Pending, Said
+from agent.serving.api import Pending
 from tests.benchmarks import lean
 from tests.benchmarks.lean import Question
 from tests.serving.asking import INFER, Asker, rows
@@ -112,14 +112,18 @@ async def slow(asker: Asker, path: Path) -> Question:
     return question
 
 
-def later(asker: Asker, asked: Question) -> tuple[Pending | None, "asyncio.Future[Said | None]"]:
+def later(asker: Asker, asked: Question) -> tuple[Pending | None, "asyncio.Future[bytes | None]"]:
+    """Ask on the model's thread; what comes of it is the body of the answer, or None."""
     known = asker.again
     assert known is not None
     assert known.asks(asked.whole)
-    done: asyncio.Future[Said | None] = asyncio.get_running_loop().create_future()
-    pending = known.rote.later(
-        asked.whole, len(known.said), lambda made: Said(b"".join(made), 0), done.set_result
-    )
+    done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+    def came(rest: bytes | None, data: bytes) -> None:
+        assert data == asked.whole
+        done.set_result(rest)
+
+    pending = known.rote.later(b"", asked.whole, len(known.said), None, came)
     return pending, done
 
 
@@ -141,7 +145,7 @@ async def test_a_slow_model_answers_from_its_thread(asker: Asker, tmp_path: Path
     frames = [rows(seed) for seed in range(4)]
     asked = [later(asker, lean.infer("m", "x", frame, binary=True)) for frame in frames]
     for frame, (_, done) in zip(frames, asked, strict=True):
-        assert await done == Said(frame.tobytes(), 0)
+        assert await done == frame.tobytes()
 
 
 async def test_what_nobody_waits_for_is_not_run(asker: Asker, tmp_path: Path) -> None:
