@@ -49,19 +49,17 @@ class Answering(Line, ABC):
         Behind a run that fills the caches each function called here takes a microsecond.
         """
         known = self._again
-        if known is None or not known.asks(data):
+        if known is None or self._door.stopping or self._transport.is_closing():
             return False
-        if self._door.stopping or self._transport.is_closing():
-            return False
-        answer = known.rote.answer(known.told, data, len(known.said))
+        answer = known.answer(data)
         if answer is not None:
             self._transport.write(answer)
             if not self._choked:
                 self._wait(self._idle_s)
             return True
-        self._task = known.rote.later(
-            known.told, data, len(known.said), self._way_out(), self._came
-        )
+        if not known.asks(data):
+            return False
+        self._task = known.later(data, self._way_out(), self._came)
         if self._task is None:
             return False
         self._await(known.head, len(data))

@@ -14,9 +14,7 @@ _starts: dict[tuple[int, bytes], bytes] = {}
 
 def write(answer: Answer, head: Head | None, *, keep: bool) -> bytes | list[bytes | memoryview]:
     """What goes out, in one buffer or in several; `head` is the request's, where it has one."""
-    start = _starts.get((answer.status, answer.content_type))
-    if start is None:
-        start = _start(answer.status, answer.content_type)
+    begun = start(answer.status, answer.content_type)
     parts = answer.parts
     size = sum(map(len, parts))
     more = b"".join(b"%b: %b\r\n" % each for each in answer.headers) if answer.headers else b""
@@ -24,7 +22,7 @@ def write(answer: Answer, head: Head | None, *, keep: bool) -> bytes | list[byte
         more += b"connection: close\r\n"
     elif head is not None and head.old:
         more += b"connection: keep-alive\r\n"
-    text = b"%b%d\r\n%b\r\n" % (start, size, more)
+    text = b"%b%d\r\n%b\r\n" % (begun, size, more)
     if head is not None and head.method == "HEAD":
         return text
     if size <= _SMALL_BYTES:
@@ -32,8 +30,12 @@ def write(answer: Answer, head: Head | None, *, keep: bool) -> bytes | list[byte
     return [text, *parts]
 
 
-def _start(status: int, content_type: bytes) -> bytes:
-    start = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
+def start(status: int, content_type: bytes) -> bytes:
+    """The head of an answer as far as it says how long it is."""
+    known = _starts.get((status, content_type))
+    if known is not None:
+        return known
+    begun = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
         status, _REASONS.get(status, b""), content_type,
     )  # fmt: skip
-    return _starts.setdefault((status, content_type), start)
+    return _starts.setdefault((status, content_type), begun)

@@ -16,6 +16,7 @@ from agent.errors import TrimtabError
 from agent.protocol import oip
 from agent.protocol.private import ERROR_STATUS
 from agent.serving.faults import Busy, Expired, Forbidden, NotFound, NotOffered
+from agent.serving.known import Spoken
 from agent.serving.outlet import Outlet
 from agent.serving.service import Service
 
@@ -47,6 +48,10 @@ class Pending(Protocol):
         """Nobody waits for it any more."""
 
 
+Came = Callable[[bytes | None, bytes], None]
+"""Told what of an answer is still to be sent, or None, and what was asked."""
+
+
 class Rote(Protocol):
     """How to answer a request again that differs in nothing but the data behind its JSON."""
 
@@ -59,7 +64,7 @@ class Rote(Protocol):
         data: bytes,
         at: int,
         outlet: Outlet | None,
-        came: Callable[[bytes | None, bytes], None],
+        came: Came,
     ) -> Pending | None:
         """As `answer`, sent by the model's thread; then `came` is told on the loop what of the
         answer is left to be sent, and `data`.
@@ -76,6 +81,9 @@ class Answer(NamedTuple):
     content_type: bytes = oip.JSON_TYPE.encode()
     headers: tuple[tuple[bytes, bytes], ...] = ()
     rote: Rote | None = None
+    """How to answer the same again with other tensors behind its JSON."""
+    spoken: Spoken | None = None
+    """Likewise, with other tensors in its JSON."""
 
 
 Match = re.Match[str]

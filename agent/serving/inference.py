@@ -35,8 +35,8 @@ def infer(service: Service, request: Request, match: Match) -> Answering:
         heard = spoken.hear(request.headers, request.body) if variant.ready(0) else None
         if heard is None:
             question, asked = variant.questions.read(request.headers, request.body)
-        elif (parts := spoken.answered(variant, heard, began_ns)) is not None:
-            return Answer(200, parts)
+        elif (answer := spoken.answered(variant, heard, began_ns)) is not None:
+            return answer
         else:
             question, asked = variant.questions.told(heard.whole())
         turn = _Turn(service, variant, question, asked, began_ns, perf_counter_ns(), heard)

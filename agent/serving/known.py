@@ -15,6 +15,9 @@ class Spoken(Protocol):
     def answer(self, data: Sequence[Any], began_ns: int) -> list[bytes] | None:
         """The body of the answer for the data of its inputs; None: ask the usual way."""
 
+    def again(self, data: bytes) -> bytes | None:
+        """As `answer`, for the data of its only input as they stand in JSON."""
+
 
 class Known:
     """Of one variant, until it is freed."""

@@ -15,13 +15,14 @@ from agent.errors import BadInput
 from agent.protocol.oip import InferRequest
 from agent.protocol.tensors import Array
 from agent.serving import sharing
+from agent.serving.api import Came
 from agent.serving.faults import NotFound
 from agent.serving.outlet import Outlet
 from agent.serving.question import Place, Question
 from agent.serving.runs import Prepared
 from agent.serving.runtime import CannotRun
 from agent.serving.service import Service
-from agent.serving.turn import Came, Turn
+from agent.serving.turn import Turn
 from agent.serving.variant import Variant
 
 _MOST_BYTES = 64 * 1024
@@ -31,10 +32,10 @@ _MOST_BYTES = 64 * 1024
 class Rote:
     """One question of one variant, bound to memory that the variant may let go."""
 
-    __slots__ = ("_prepared", "_variant")
+    __slots__ = ("_prepared", "variant")
 
     def __init__(self, variant: Variant, prepared: Prepared) -> None:
-        self._variant = variant
+        self.variant = variant
         self._prepared = prepared
 
     def answer(self, told: bytes, data: bytes, at: int) -> bytes | None:
@@ -49,12 +50,12 @@ class Rote:
         into = prepared.into
         if into is not None:
             into[:] = data[at:]
-        arrays = self._variant.again(prepared, began_ns)
-        if arrays is None:
+        made = self.variant.again(prepared, began_ns)
+        if made is None:
             return None
         if into is None:  # they lie in the client's memory
             return told
-        return b"".join((told, *[array.tobytes() for array in arrays]))
+        return b"".join((told, *[array.tobytes() for array in made.arrays]))
 
     def later(
         self, told: bytes, data: bytes, at: int, outlet: Outlet | None, came: Came
@@ -64,27 +65,23 @@ class Rote:
         None: it has to be asked the usual way, at once.
         """
         prepared = self._prepared
-        if prepared.call is None or not self._variant.plain:
+        if prepared.call is None or not self.variant.plain:
             return None
         for region in prepared.regions:
             if not region.whole():
                 return None
-        return Turn(self._variant, prepared, (told, data, at), outlet, came)
+        return Turn(self.variant, prepared, (told, data, at), outlet, came)
 
     def ready(self) -> Prepared | None:
         """What is bound, if the model would run now."""
         prepared = self._prepared
         call = prepared.call
-        if call is None or not self._variant.ready(call.size):
+        if call is None or not self.variant.ready(call.size):
             return None
         for region in prepared.regions:
             if not region.whole():
                 return None
         return prepared
-
-    def run(self, prepared: Prepared, began_ns: int) -> Sequence[Array] | None:
-        """The outputs where they are bound, until the next run; None: as `answer`."""
-        return self._variant.again(prepared, began_ns)
 
 
 def learn(

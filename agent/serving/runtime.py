@@ -79,6 +79,8 @@ class Bound:
         self.inputs = inputs
         self.outputs = tuple(outputs)
         self.arrays = list(outputs.values())
+        self.flat = [array.ravel() for array in self.arrays]
+        """The same memory in one dimension."""
 
 
 class Model:

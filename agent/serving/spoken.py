@@ -7,6 +7,7 @@ are, one by one, while they are packed to where the inputs are bound.
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from agent.protocol import oip_requests
 from agent.protocol.tensors import Array
 from agent.serving import rote
+from agent.serving.api import Answer
 from agent.serving.question import LENGTH, Place, Question
 from agent.serving.rote import Rote
 from agent.serving.variant import Variant
@@ -25,8 +27,7 @@ _CODES = {
     "<f4": "f", "<f8": "d", "|i1": "b", "<i2": "h", "<i4": "i", "<i8": "q",
     "|u1": "B", "<u2": "H", "<u4": "I", "<u8": "Q",
 }  # fmt: skip
-"""numpy's datatypes as struct's, which checks the range of what it packs."""
-_NUMBERS = ({int}, {float}, {int, float})
+"""numpy's datatypes as struct's, which checks kind and range of what it packs, but for booleans."""
 _GAP = b'"data":[]'
 """Where an output goes. A name cannot hold it: in a string its quotes would be escaped."""
 _MOST_KEPT = 64
@@ -59,10 +60,11 @@ def hear(headers: Mapping[bytes, bytes], body: memoryview) -> Heard | None:
     return _taken_apart(oip_requests.document(text)) if _DATA in text else None
 
 
-def answered(variant: Variant, heard: Heard, began_ns: int) -> list[bytes] | None:
-    """The parts of the answer, where the rest was heard before; None: ask the usual way."""
+def answered(variant: Variant, heard: Heard, began_ns: int) -> Answer | None:
+    """The answer, where the rest was heard before; None: ask the usual way."""
     known = variant.known.spoken.get(heard.rest)
-    return None if known is None else known.answer(heard.data, began_ns)
+    parts = None if known is None else known.answer(heard.data, began_ns)
+    return None if parts is None else Answer(200, parts, spoken=known)
 
 
 def _taken_apart(document: Any) -> Heard | None:
@@ -85,12 +87,25 @@ class Spoken:
     """How to answer one such question by rote."""
 
     def __init__(
-        self, rote: Rote, forms: Sequence[tuple[struct.Struct, int]], around: Sequence[bytes]
+        self,
+        rote: Rote,
+        forms: Sequence[tuple[struct.Struct, int]],
+        around: Sequence[bytes],
     ) -> None:
         """`forms`: how and where each input is packed; `around`: the answer without its data."""
         self._rote = rote
         self._forms = forms
-        self._around = around
+        self._first, *self._behind = around
+
+    def again(self, data: bytes) -> bytes | None:
+        """The body for the data of the only input, in JSON; None: as `answer`."""
+        began_ns = perf_counter_ns()
+        try:
+            values = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return None
+        parts = self.answer((values,), began_ns)
+        return None if parts is None else b"".join(parts)
 
     def answer(self, data: Sequence[Any], began_ns: int) -> list[bytes] | None:
         """The parts of the body for these data; None: it has to be asked the usual way."""
@@ -98,18 +113,18 @@ class Spoken:
         if prepared is None or prepared.into is None:
             return None
         for (form, at), values in zip(self._forms, data, strict=True):
-            if type(values) is not list or set(map(type, values)) not in _NUMBERS:
+            if type(values) is not list or bool in map(type, values):
                 return None
             try:
                 form.pack_into(prepared.into, at, *values)
-            except (struct.error, OverflowError):  # too many, too few, too large
+            except (struct.error, OverflowError):  # too many, too few, too large, no numbers
                 return None
-        made = self._rote.run(prepared, began_ns)
+        made = self._rote.variant.again(prepared, began_ns)
         if made is None:
             return None
-        parts = [self._around[0]]
-        for array, behind in zip(made, self._around[1:], strict=True):
-            parts += orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY), behind
+        parts = [self._first]
+        for flat, behind in zip(made.flat, self._behind, strict=True):
+            parts += orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY), behind
         return parts
 
 

@@ -6,16 +6,13 @@ function, closure or object more costs a microsecond or two (docs/adr/0018).
 
 import asyncio
 import threading
-from collections.abc import Callable
 from time import perf_counter_ns
 
+from agent.serving.api import Came
 from agent.serving.outlet import Outlet
 from agent.serving.runs import Prepared, Ran
 from agent.serving.runtime import CannotRun
 from agent.serving.variant import Variant
-
-Came = Callable[[bytes | None, bytes], None]
-"""Told what of the answer is still to be sent, or None, and what was asked."""
 
 
 class Turn:

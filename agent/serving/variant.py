@@ -110,8 +110,8 @@ class Variant:
         pace = self._pace
         return size <= pace.most_bytes or (self._place.alone() and pace.short())
 
-    def again(self, prepared: Prepared, began_ns: int) -> Sequence[Array] | None:
-        """Run what is bound, on the loop: the outputs where they are, until the next run.
+    def again(self, prepared: Prepared, began_ns: int) -> Bound | None:
+        """Run what is bound, on the loop: its outputs are there until the next run.
 
         Whoever may do so has asked `ready`. None: it has to be asked the usual way.
         """
@@ -131,7 +131,7 @@ class Variant:
         took_ns = ended_ns - from_ns
         self._pace.learn(took_ns / 1e9, bound.size, certain=False)
         self.meter.succeeded((from_ns - began_ns, 0, took_ns, 0), at_ns=ended_ns)
-        return bound.arrays
+        return bound
 
     @property
     def plain(self) -> bool:

@@ -48,10 +48,7 @@ class Asker:
         return answer
 
     def by_rote(self, asked: Question) -> bytes | None:
-        known, data = self.again, asked.whole
-        if known is None or not known.asks(data):
-            return None
-        return known.rote.answer(known.told, data, len(known.said))
+        return self.again.answer(asked.whole) if self.again is not None else None
 
 
 def in_json(data: str, shape: str = "[1, 3]", kind: str = "FP32", **more: Any) -> Question:
