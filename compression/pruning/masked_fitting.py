@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from compression.passes import feedback
 from compression.pruning import masks
+from compression.pruning.least_squares import Centred, Sums
 from compression.pruning.masks import Floats, Mask, Pattern
 from compression.pruning.pairs import Pair
-from compression.pruning.refitting import Centred, Fitted, Sums
+from compression.pruning.refitting import Fitted
 
 Order = Literal["magnitude", "activations", "surgeon"]
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)

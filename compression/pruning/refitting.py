@@ -1,14 +1,14 @@
 """Fits the weights of layers anew behind a cut, so that each makes what the original's makes.
 
 Front to back: a layer's inputs are those of the model as cut and fitted so far, its target is what
-the original makes at the same places, so that no error adds up (He et al., "Channel Pruning for
-Accelerating Very Deep Neural Networks", ICCV 2017, section 3.2). Least squares from streamed
-matrices of moments, drawn towards the weights as they were cut; how strongly, samples decide that
-are not fitted to.
+the original makes at the same places, and the last of a residual branch makes up for what the other
+branch lacks too, so that no error adds up (He et al., "Channel Pruning for Accelerating Very Deep
+Neural Networks", ICCV 2017, section 3.2). Least squares from streamed matrices of moments, drawn
+towards the weights as they were cut; how strongly, samples decide that are not fitted to.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from compression.calibration import moments, taps
 from compression.calibration.moments import Input
-from compression.pruning import layers, pairs, stages
+from compression.pruning import branches, layers, pairs, stages
 from compression.pruning.behind import Stays
-from compression.pruning.pairs import Pair
+from compression.pruning.least_squares import Centred, Floats, Sums
+from compression.pruning.pairs import Mixing, Pair
 from compression.pruning.parts import Parts
 
-Floats = NDArray[np.float64]
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Tried strengths, in parts of the mean of the Gram matrix's diagonal."""
 
@@ -35,79 +35,6 @@ class Fitted:
     ridge: float
     before: float
     after: float
-
-
-class Sums:
-    """Moments of inputs x and targets y: float64 [groups, ...]."""
-
-    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
-        self.count = 0
-        self.x, self.y = np.zeros((groups, inputs)), np.zeros((groups, outputs))
-        self.xx = np.zeros((groups, inputs, inputs))
-        self.xy = np.zeros((groups, inputs, outputs))
-        self.yy = np.zeros((groups, outputs))
-
-    def add(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
-        self.count += x.shape[1]
-        self.x += x.sum(1, dtype=np.float64)
-        self.y += y.sum(1, dtype=np.float64)
-        turned = np.swapaxes(x, 1, 2)
-        self.xx += turned @ x
-        self.xy += turned @ y
-        self.yy += np.square(y, dtype=np.float64).sum(1)
-
-    def plus(self, other: "Sums") -> "Sums":
-        found = Sums(*self.x.shape, self.y.shape[1])
-        for name in ("count", "x", "y", "xx", "xy", "yy"):
-            setattr(found, name, getattr(self, name) + getattr(other, name))
-        return found
-
-    def centred(self, *, shifts: bool) -> "Centred":
-        count = max(1, self.count)
-        x, y = self.x / count, self.y / count
-        xx, xy, yy = self.xx / count, self.xy / count, self.yy / count
-        if shifts:
-            xx = xx - x[:, :, None] * x[:, None, :]
-            xy = xy - x[:, :, None] * y[:, None, :]
-            yy = yy - y**2
-        return Centred(x, y, xx, xy, yy, shifts)
-
-
-@dataclass(frozen=True)
-class Centred:
-    """Means and second moments, about the means where a bias takes these over."""
-
-    x: Floats
-    y: Floats
-    xx: Floats
-    xy: Floats
-    yy: Floats
-    shifts: bool
-
-    @property
-    def scale(self) -> Floats:
-        """The mean of each Gram matrix's diagonal, [groups]."""
-        found: Floats = np.trace(self.xx, axis1=1, axis2=2) / self.xx.shape[1]
-        return found
-
-    def bias(self, weights: Floats) -> Floats:
-        """What takes the means over, [groups, outputs]."""
-        found: Floats = self.y - (self.x[:, None, :] @ weights)[:, 0]
-        return found
-
-    def error(self, weights: Floats, bias: Floats) -> float:
-        """The mean square of what y lacks, summed over outputs; `weights` [groups, in, out]."""
-        lost = self.yy - 2 * (weights * self.xy).sum(1) + ((self.xx @ weights) * weights).sum(1)
-        if self.shifts:
-            lost = lost + (self.bias(weights) - bias) ** 2
-        return float(np.maximum(lost, 0).sum())
-
-    def solve(self, prior: Floats, ridge: float) -> Floats:
-        """The weights [groups, in, out] with least error, drawn to `prior`."""
-        strength = ridge * np.maximum(self.scale, 1e-30)[:, None, None]
-        eye = np.eye(self.xx.shape[1])
-        right = self.xy + strength * prior
-        return np.asarray(np.linalg.solve(self.xx + strength * eye, right), np.float64)
 
 
 Fit = Callable[[onnx.ModelProto, Sequence[Pair], Sequence[tuple[Sums, Sums]]], Iterable[Fitted]]
@@ -178,6 +105,10 @@ class _Runs:
             d + (node.output[0] in kernels) for node, d in zip(cut.graph.node, before, strict=True)
         ]
         self._cut = stages.Staged(cut, late, threads)
+        known = {name for node in original.graph.node for name in node.output}
+        final = zip(cut.graph.node, late, strict=True)
+        made = {name: at for node, at in final for name in node.output if name in known}
+        self._other = branches.others(cut, self._step, made)
         names = [str(pair.original.node.output[0]) for pair in fitted]
         self._original = stages.Staged(original, stages.depths(original, names), threads)
 
@@ -193,33 +124,38 @@ class _Runs:
         """Run all samples; moments of the part that is fitted to, and of the other."""
         parts, count = self._parts, len(self._parts.judges)
         sums = [(Sums(*pair.shape), Sums(*pair.shape)) for pair in fitted]
+        others = [None if isinstance(p, Mixing) else self._other.get(p.cut.name) for p in fitted]
+        beside = [name for name in others if name]
         reads, targets = (
-            run.values(step, names, parts.feeds(), count=count, last=last)
+            run.values(step, [*names, *beside], parts.feeds(), count=count, last=last)
             for run, names in (
                 (self._cut, [pair.x.tensor for pair in fitted]),
                 (self._original, [pair.y.tensor for pair in fitted]),
             )
         )
         for (number, x), (_, y) in zip(reads, targets, strict=True):
-            for pair, both in zip(fitted, sums, strict=True):
-                seed = (parts.evidence.seed, number)
-                rows = _rows(pair.x, x, seed, parts.positions)
-                made = _rows(pair.y, y, seed, parts.positions)[0][:, pair.chosen]
+            for pair, other, both in zip(fitted, others, sums, strict=True):
+                rows = self._rows(pair.x, x, number)
+                made = self._rows(pair.y, y, number)[0][:, pair.chosen]
+                if other is not None and y[other].shape == y[pair.y.tensor].shape:
+                    narrow = replace(pair.y, tensor=other, inputs=rows.shape[0] * pair.shape[2])
+                    whole = self._rows(replace(pair.y, tensor=other), y, number)
+                    made = made + whole[0][:, pair.chosen] - self._rows(narrow, x, number)[0]
                 grouped = made.reshape(len(made), rows.shape[0], -1).swapaxes(0, 1)
                 both[parts.judges[number]].add(rows, grouped)
         return sums
+
+    def _rows(
+        self, read: Input, values: Mapping[str, NDArray[Any]], number: int
+    ) -> NDArray[np.float32]:
+        # Equal counts of places give equal places.
+        rng = np.random.default_rng((self._parts.evidence.seed, number))
+        return moments.unfold(read, values[read.tensor], rng, most=self._parts.positions)
 
     def close(self) -> None:
         """Give back what lies on disk."""
         self._cut.close()
         self._original.close()
-
-
-def _rows(
-    read: Input, values: Mapping[str, NDArray[Any]], seed: tuple[int, int], most: int
-) -> NDArray[np.float32]:
-    rng = np.random.default_rng(seed)  # equal counts of places give equal places
-    return moments.unfold(read, values[read.tensor], rng, most=most)
 
 
 def _fit(

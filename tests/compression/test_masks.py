@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from compression.passes import feedback
 from compression.pruning import masked_fitting, masks, shares
 from compression.pruning.masks import Pattern
-from compression.pruning.refitting import Sums
+from compression.pruning.least_squares import Sums
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

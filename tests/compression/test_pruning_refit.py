@@ -14,7 +14,7 @@ from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import PassSpec, Recipe
 from compression.passes import structured_pruning
-from compression.pruning import behind, parts, refitting, surgery
+from compression.pruning import behind, branches, parts, refitting, surgery
 from tests.compression import channel_graphs as small
 from tests.compression.generated import Builder
 from tests.compression.variants import sqnr
@@ -181,6 +181,45 @@ def test_layers_of_one_depth_are_fitted_in_one_pass() -> None:
     fitted = refitting.refit(model, cut, behind.stays(model, found, keep), divided)
     assert {one.layer for one in fitted} == {"t6", "t10", "t14"}
     assert passes == 2 * 3  # the cut model and the original, at each of three depths
+
+
+def joined(b: Builder, *, constants: int = 0) -> onnx.ModelProto:
+    """A branch of one hidden layer and a deeper one beside it, t10."""
+    first = small.conv(b, b.node("Relu", small.conv(b, "x", 3, 12)), 12, 4)
+    deep = b.node("Relu", small.conv(b, "x", 3, 24))
+    deep = small.conv(b, b.node("Relu", small.conv(b, deep, 24, 24)), 24, 4)
+    for _ in range(constants):
+        deep = b.node("Add", deep, b.weights(1, 4, 1, 1))
+    return small.finished(b, b.node("Add", first, deep))
+
+
+@pytest.mark.parametrize("constants", [0, 2])
+def test_a_branch_makes_up_for_what_the_other_lacks(
+    constants: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = joined(small.builder(), constants=constants)
+    found = channels.find(model)
+    assert [group.width for group in found.groups] == [12, 24, 24]
+    kept = (tuple(range(3)), tuple(range(22)), tuple(range(20)))
+    keep = {group.id: units for group, units in zip(found.groups, kept, strict=True)}
+    settings = structured_pruning.Settings.model_validate({"keep": keep})
+    rows, fresh = images(96), images(16, seed=5)
+    repaired = structured_pruning.apply(model, settings, evidence=evidence(rows))
+    monkeypatch.setattr(branches, "others", lambda *_: {})
+    apart = structured_pruning.apply(model, settings, evidence=evidence(rows))
+    assert sqnr(model, repaired, fresh) > sqnr(model, apart, fresh) + 1
+
+
+def test_the_later_of_two_branches_makes_up_and_only_where_nobody_else_reads_it() -> None:
+    b = small.builder()
+    x = b.node("Relu", "x")
+    y = b.node("Add", b.node("Add", x, b.weights(3, 1, 1)), "deep")
+    model = small.finished(b, b.node("Add", b.node("Mul", y, y), "deep2"))
+    late, early = {"deep": 3, x: 1}, {"deep": 4, x: 1}
+    assert branches.others(model, {x: 3}, late) == {x: "deep"}
+    assert branches.others(model, {x: 3}, early) == {}  # not final yet
+    assert branches.others(model, {x: 3}, {}) == {}  # an input of the graph, or nobody knows
+    assert branches.others(model, {y: 9, "y": 9}, {"deep2": 1}) == {}  # read twice; leaves
 
 
 def test_a_fit_is_kept_only_where_other_samples_say_that_it_helps() -> None:
