@@ -24,6 +24,24 @@ class Agreement(Words):
     """Further figures of the same outputs by name, as docs/formats.md says."""
 
 
+class Each(Words):
+    """What answers are to the original's, input by input, over all outputs that mean something."""
+
+    agreed: tuple[float, ...]
+    """By the outputs' kinds, in [0, 1]."""
+    lost: tuple[float, ...]
+    """Nats of classes; of all else the share of the error's power."""
+
+
+class Nearness(Words):
+    """Where a variant stands among those of its ladder, by the inputs that chose."""
+
+    place: Annotated[int, Field(ge=0)]
+    """0: the original, and what cannot be told from it; equal where chance may be all."""
+    loss: Annotated[float, Field(ge=0)]
+    """The mean over inputs, as of `Each`."""
+
+
 class Labelled(Words):
     """The user's own metric on labelled inputs, of the original and of the candidate.
 
@@ -75,6 +93,8 @@ class Measurement(Words):
     samples: int
     rounds: int
     method: dict[str, str]
+    each: Each | None = None
+    """Where the trial was asked for it; never on a ladder."""
 
 
 class Rung(Words):
@@ -93,7 +113,9 @@ class Rung(Words):
     predicted_ratio: float | None = None
     """The share of the original's CPU time that was forecast before it was made, if any was."""
     chosen_by: Agreement | None = None
-    """What it was chosen and ordered by; `measurement` is on inputs that chose nothing."""
+    """What it was chosen by; `measurement` is on inputs that chose nothing."""
+    nearness: Nearness | None = None
+    """What it is ordered by, where inputs were compared one by one."""
 
 
 class Rejected(Words):

@@ -179,6 +179,8 @@ class TrialJob(Words):
     rounds: Annotated[int, Field(ge=3, le=10_000)] = 40
     seconds: Positive = 20.0
     probe_path: str | None = None
+    each: bool = False
+    """Whether to tell of each input how alike the answers are."""
 
 
 class KernelJob(Words):

@@ -30,8 +30,14 @@ was 0.03 to 1.7 % for four models."""
 SAME_SPEED = 0.1
 """What is slower than the fastest by less than this share may come first by being smaller."""
 
+UNFELT = 1e-3
+"""A loss that nobody feels: by Pinsker's inequality probabilities then move by at most .022; of all
+else the error is 30 dB below the signal."""
+
 DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
+TIMES = frozenset({"latency_p95_ms", "latency_ratio", "cpu_share"})
+"""Bounds of time."""
 _Figure = Callable[[Measurement], float]
 # Budget field -> (what it is called, unit, how the measurement says it). All are upper bounds.
 BOUNDS: dict[str, tuple[str, str, _Figure]] = {
@@ -169,40 +175,75 @@ def build(
     )
 
 
+def binding(budget: Budget, measurement: Measurement, *, cores: int) -> frozenset[str]:
+    """The fields that the original itself does not keep, by any measurement of a variant of it."""
+    m = measurement
+    itself = m.model_copy(
+        update={
+            "latency_p95_ms": m.original_latency_p95_ms,
+            "latency_ratio": 1.0,
+            "cpu_ms_per_inference": m.original_cpu_ms_per_inference,
+            "peak_memory_mib": m.original_peak_memory_mib,
+            "size_mib": m.original_size_mib,
+        }
+    )
+    given = budget.model_dump(exclude_none=True, exclude={"min_agreement", "threads"})
+    rate = {"request_rate_hz": given.pop("request_rate_hz", None)}
+    alone = {field: Budget(**{field: bound}, **rate) for field, bound in given.items()}
+    return frozenset(one for one in alone if misses(itself, alone[one], cores=cores))
+
+
 def in_order(rungs: Sequence[Rung], budget: Budget, *, cores: int) -> list[Rung]:
-    """Return first those that meet `budget`, by agreement; then the others by how far they miss.
+    """Return first those that meet `budget`, the nearest first; then others by how far they miss.
 
     Those that would meet it if all was measured anew come before those that might not (`surely`).
-    The agreement that orders is the one that they were chosen by (`standing`). What is within one
-    standard error of the highest is as good (Breiman et al., "Classification and Regression
-    Trees", 1984, section 3.4.3): among those the faster comes first. What is nearly as fast as the
-    fastest is ordered by time x size.
+    What they are ordered by was found on inputs that chose (`Nearness`, `standing`), see `_tiers`.
+    Of one tier the faster comes first, and of those nearly as fast as the fastest the nearer (where
+    a bound binds), then the one of least time x size.
     """
     far = {id(rung): shortfall(rung.measurement, budget, cores=cores) for rung in rungs}
     meets = [rung for rung in rungs if not far[id(rung)]]
-    sure = {id(rung) for rung in meets if surely(rung, budget, cores=cores)}
-    meeting = [standing(rung) for rung in meets if id(rung) in sure or not sure]
-    best = max((one.value for one in meeting), default=2.0)
-    tops = [one for one in meeting if one.value == best]
-    least = min((one.value - standard_error(one) for one in tops), default=2.0)
-
-    def as_good(rung: Rung) -> bool:
-        ahead = id(rung) in sure or not sure
-        return not far[id(rung)] and ahead and standing(rung).value >= least
-
-    ratios = [rung.measurement.latency_ratio for rung in rungs if as_good(rung)]
-    fast = min(ratios, default=0.0) * (1 + SAME_SPEED)
+    sure = [rung for rung in meets if surely(rung, budget, cores=cores)]
+    ahead = sure or meets
+    bound = binding(budget, ahead[0].measurement, cores=cores) if ahead else frozenset()
+    tiers = _tiers(ahead, bound)
+    fastest: dict[float, float] = {}
+    for rung in ahead:
+        ratio, tier = rung.measurement.latency_ratio, tiers[id(rung)]
+        fastest[tier] = min(ratio, fastest.get(tier, ratio))
 
     def place(rung: Rung) -> tuple[float, ...]:
         m = rung.measurement
-        if not as_good(rung):
-            doubt = 1.0 + (id(rung) not in sure)
+        if id(rung) not in tiers:
+            doubt = float(bool(far[id(rung)]) or len(ahead) < len(meets))
             return (far[id(rung)], doubt, -standing(rung).value, m.latency_ratio, m.size_mib)
-        as_fast = m.latency_ratio <= fast
+        tier = tiers[id(rung)]
+        as_fast = m.latency_ratio <= fastest[tier] * (1 + SAME_SPEED)
+        near = float(rung.nearness.place) if as_fast and bound and rung.nearness else 0.0
         cost = m.latency_ratio * m.size_mib if as_fast else m.latency_ratio
-        return (0.0, 0.0, float(not as_fast), cost, m.size_mib)
+        return (0.0, 0.0, tier, float(not as_fast), near, cost, m.size_mib)
 
     return sorted(rungs, key=place)
+
+
+def _tiers(rungs: Sequence[Rung], bound: frozenset[str]) -> dict[int, float]:
+    """How good each of some that meet a budget is, by id: less is better, equals are one tier.
+
+    `bound` are the bounds that the original misses. Where there are any, the nearest to it comes
+    first (`Nearness.place`); what nobody feels is alike, unless time is what is bounded. Where
+    there are none, speed is what is asked for: what is within one standard error of the highest
+    agreement is as good (Breiman et al., "Classification and Regression Trees", 1984, section
+    3.4.3). So it is where no inputs were compared one by one.
+    """
+    near = {id(rung): rung.nearness for rung in rungs if rung.nearness is not None}
+    if bound and len(near) == len(rungs):
+        least = UNFELT if not bound & TIMES else 0.0
+        return {one: float(-1 if n.loss <= least else n.place) for one, n in near.items()}
+    standings = {id(rung): standing(rung) for rung in rungs}
+    best = max((one.value for one in standings.values()), default=0.0)
+    tops = [one for one in standings.values() if one.value == best]
+    enough = min((one.value - standard_error(one) for one in tops), default=0.0)
+    return {one: 0.0 if s.value >= enough else 2.0 - s.value for one, s in standings.items()}
 
 
 def pick(ladder: Ladder, budget: Budget) -> Rung | None:

@@ -5,41 +5,26 @@ agreement by the output's kind, and a loss that moves before answers change. A l
 while answers get worse, and an agreement alone may rise by chance: both have to be better.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compression import agreement
-from compression.alike import classes, numbers, roles, steps
-from compression.alike.detections import f1
-from compression.findings import Paired
+from compression.apart import Apart, Arrays, Side
+from compression.findings import Each, Paired
 from compression.job import OutputSpec
 
-Array = NDArray[Any]
-Arrays = Mapping[str, Array]
 Floats = NDArray[np.float64]
 LEVEL = 0.025
 """One-sided: chance alone looks as good in one of forty comparisons."""
-WORST_NATS = 28.0
-"""The loss of an answer that cannot be compared; above any divergence, see classes.py."""
+SAME_LOSS = 1.25
+"""Losses nearer than this factor (1 dB of power) are the same."""
+NO_LOSS = 1e-6
+"""What is lost on one input below this is nothing: it moves no answer."""
 _DRAWS = 4000
 _EXACT = 12
 """Up to so many pairs all signs are gone through."""
-_MEANINGLESS = frozenset({"tensor", "state"})
-_BY_CLASS = frozenset({"logits", "steps"})
-
-
-@dataclass
-class _Side:
-    """One variant's figures on one output, sample by sample."""
-
-    agreed: list[float] = field(default_factory=list)
-    near: list[float] = field(default_factory=list)
-    """S / (S + E): for scores that never cross their threshold."""
-    lost: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,30 +49,19 @@ class Pairs:
 
     def __init__(self, outputs: Sequence[OutputSpec], *, first: Sequence[Arrays] = ()) -> None:
         """`first` are a few of the original's answers: where no blank is named, they show it."""
-        outputs = [_with_blank(one, first) for one in outputs]
-        self._boxes = [one for one in outputs if one.kind == "detections"]
-        others = [one for one in outputs if one.kind != "detections"]
-        meant = [one for one in others if one.kind not in _MEANINGLESS]
-        self._specs = meant if meant or self._boxes else others
-        self._sides: dict[str, tuple[_Side, _Side]] = {}
+        self._before, self._after = Apart(outputs, first=first), Apart(outputs, first=first)
         self._sources: list[int] = []
 
     def add(self, original: Arrays, before: Arrays, after: Arrays, *, source: int) -> None:
         """Compare one sample's answers; samples of one `source` count as one."""
         self._sources.append(source)
-        for side, answers in enumerate((before, after)):
-            for spec in self._specs:
-                mine = self._side(spec.name, side)
-                a, b = np.asarray(original[spec.name]), np.asarray(answers[spec.name])
-                mine.agreed.append(agreement.score(spec, a, b) if _sound(a, b) else 0.0)
-                mine.near.append(numbers.signal_share(spec, a, b))
-                mine.lost.append(_loss(spec, a, b))
-            if self._boxes:
-                self._add_boxes(original, answers, self._side("detections", side))
+        self._before.add(original, before)
+        self._after.add(original, after)
 
     def verdict(self) -> Verdict:
         """Judge by the output that agreed least before; no other one may have got worse."""
-        figures = {name: _figures(*both) for name, both in self._sides.items()}
+        both = self._before.sides, self._after.sides
+        figures = {name: _figures(both[0][name], both[1][name]) for name in both[0]}
         main = min(figures, key=lambda name: float(figures[name][0].mean()))
         before, after, lost_before, lost_after = figures[main]
         agreed = self._paired(before, after, gain=after - before)
@@ -115,24 +89,6 @@ class Pairs:
             reason = f"better: {told}"
         return Verdict(not (worse or lacking), reason, agreed, lost, len(self._sources))
 
-    def _side(self, name: str, at: int) -> _Side:
-        return self._sides.setdefault(name, (_Side(), _Side()))[at]
-
-    def _add_boxes(self, original: Arrays, answers: Arrays, mine: _Side) -> None:
-        a = {one.name: np.asarray(original[one.name]) for one in self._boxes}
-        b = {one.name: np.asarray(answers[one.name]) for one in self._boxes}
-        sound = all(_sound(a[name], b[name]) for name in a)
-        near = float(np.mean([numbers.signal_share(one, a[one.name], b[one.name])
-                              for one in self._boxes]))  # fmt: skip
-        found = roles.resolve(self._boxes, a)
-        score = near
-        if found is not None:
-            hits, ours, theirs = f1(found, a, b) if sound else (0.0, 1.0, 1.0)
-            score = 2 * hits / (ours + theirs) if ours + theirs else 1.0
-        mine.agreed.append(score)
-        mine.near.append(near)
-        mine.lost.append(1.0 - near)
-
     def _paired(self, before: Floats, after: Floats, *, gain: Floats) -> Paired:
         return Paired(
             before=float(before.mean()), after=float(after.mean()), chance=self._chance(gain)
@@ -140,6 +96,45 @@ class Pairs:
 
     def _chance(self, gains: Floats) -> float:
         return chance(gains, self._sources)
+
+
+def nearer(a: Each, b: Each, sources: Sequence[int]) -> bool:
+    """Whether `a` answers more like the original than `b` beyond chance, on the same inputs.
+
+    By agreement where that differs beyond chance; else by the loss, where it is less on the whole
+    and, input by input, by more than `SAME_LOSS`. Losses are compared by their ratio: of those of
+    classes one wrong answer would outweigh all others, and no sum of them be beyond chance.
+    """
+    count = min(len(a.agreed), len(b.agreed), len(sources))
+    sources = sources[:count]
+    ours, theirs = (np.array(one.agreed[:count]) for one in (a, b))
+    if chance(ours - theirs, sources) <= LEVEL:
+        return True
+    if chance(theirs - ours, sources) <= LEVEL:
+        return False
+    lost, more = (np.array(one.lost[:count]) for one in (a, b))
+    gains = np.log((more + NO_LOSS) / (lost + NO_LOSS))
+    apart = float(gains.mean()) > np.log(SAME_LOSS) and float(lost.mean()) <= float(more.mean())
+    return apart and chance(gains, sources) <= LEVEL
+
+
+def places(every: Sequence[Each], sources: Sequence[int]) -> tuple[int, ...]:
+    """The place of each among all, by nearness: 0 for the nearest and all that chance may make so.
+
+    `sources` are of the inputs that all were asked, in order; who answered fewer is compared on
+    those.
+    """
+    found, left, place = [0] * len(every), list(range(len(every))), 0
+    while left:
+        best = min(left, key=lambda at: (float(np.mean(every[at].lost)), at))
+        for other in left:  # more answers count before less loss
+            if other != best and nearer(every[other], every[best], sources):
+                best = other
+        behind = [at for at in left if at != best and nearer(every[best], every[at], sources)]
+        for at in left:
+            found[at] = place
+        left, place = behind, place + 1
+    return tuple(found)
 
 
 def chance(gains: Floats, sources: Sequence[int]) -> float:
@@ -166,38 +161,10 @@ def chance(gains: Floats, sources: Sequence[int]) -> float:
     return float((extra + int((sums >= observed - slack).sum())) / (extra + len(sums)))
 
 
-def _with_blank(spec: OutputSpec, first: Sequence[Arrays]) -> OutputSpec:
-    if spec.kind != "steps" or spec.blank is not None or not first:
-        return spec
-    blank = steps.majority([classes.answers(spec, np.asarray(one[spec.name])) for one in first])
-    return spec if blank is None else spec.model_copy(update={"blank": int(blank)})
-
-
-def _figures(before: _Side, after: _Side) -> tuple[Floats, Floats, Floats, Floats]:
+def _figures(before: Side, after: Side) -> tuple[Floats, Floats, Floats, Floats]:
     """Agreement of both and loss of both; near where nothing was ever counted as different."""
     by_kind = min(before.agreed) < 1.0 or min(after.agreed) < 1.0
     agreed = [side.agreed if by_kind else side.near for side in (before, after)]
     columns = [*agreed, before.lost, after.lost]
     first, second, third, fourth = (np.array(column, np.float64) for column in columns)
     return first, second, third, fourth
-
-
-def _sound(a: Array, b: Array) -> bool:
-    """Whether an answer can be compared; infinities only where the original has them too.
-
-    An argmax over infinities alone is class 0, which may be the right one.
-    """
-    if not agreement.sound(a, b):
-        return False
-    return b.dtype.kind != "f" or bool((np.isfinite(b) | (a == b)).all())
-
-
-def _loss(spec: OutputSpec, a: Array, b: Array) -> float:
-    """Divergence in nats of classes; of all else the share of the error's power."""
-    if spec.kind in _BY_CLASS:
-        if not _sound(a, b):
-            return WORST_NATS
-        found = classes.divergence_nats(spec, a, b)
-        if found is not None:
-            return found
-    return 1.0 - numbers.signal_share(spec, a, b)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from compression import agreement, child, errors, runtime, samples
+from compression import agreement, apart, child, errors, runtime, samples
 from compression.findings import Measurement
 from compression.job import (
     KernelCosts,
@@ -101,7 +101,9 @@ def measure(
     candidate = runtime.session(candidate_path, runtime.options(job.runtime))
     with samples.open_samples(Path(job.inputs_path), runtime.inputs(original)) as inputs:
         bench = interleaving.Bench(original, candidate, inputs, _chosen(job, inputs), root)
-        judge = _judged(job, bench, same=same, began=began)
+        outputs = job.outputs or _guessed(bench.original)
+        judge, each = agreement.Judge(outputs), apart.Apart(outputs) if job.each else None
+        _judge(job, bench, (judge, each), same=same, began=began)
         deadline = began + job.seconds
         latest = deadline + job.seconds + footprint.GRACE_S
         figures, method = bench.run(interleaving.Plan(job.rounds, deadline, latest))
@@ -122,6 +124,7 @@ def measure(
         threads=job.runtime.threads,
         samples=judge.samples,
         method={"memory": memory.method, **method},
+        each=each.found() if each else None,
     )
 
 
@@ -136,16 +139,21 @@ def _chosen(job: TrialJob, inputs: samples.Samples) -> tuple[int, ...]:
     return indices
 
 
-def _judged(
-    job: TrialJob, bench: interleaving.Bench, *, same: bool, began: float
-) -> agreement.Judge:
+def _judge(
+    job: TrialJob,
+    bench: interleaving.Bench,
+    judges: tuple[agreement.Judge, apart.Apart | None],
+    *,
+    same: bool,
+    began: float,
+) -> None:
     """Compare the answers to as many samples as there is time for, with pauses."""
     names = Path(job.original_path).name, Path(job.candidate_path).name
     first = bench.indices[0]
     answers.ask_twice(names[0], bench.original, bench.inputs.sample(first), sample=first)
     if not same:
         answers.ask_twice(names[1], bench.candidate, bench.inputs.sample(first), sample=first)
-    judge = agreement.Judge(job.outputs or _guessed(bench.original))
+    judge, each = judges
     labels = bench.inputs.labels()
     stop = began + job.seconds * AGREEMENT_SHARE
     for index in _until(stop, bench.indices, latest=stop + job.seconds):
@@ -153,8 +161,9 @@ def _judged(
         wanted = answers.ask(names[0], bench.original, feeds, sample=index)
         got = wanted if same else answers.ask(names[1], bench.candidate, feeds, sample=index)
         judge.add(wanted, got, None if labels is None else labels[index])
+        if each is not None:
+            each.add(wanted, got)
         bench.pace.rest()
-    return judge
 
 
 def _equal(figures: dict[str, Any]) -> dict[str, float]:

@@ -67,13 +67,13 @@ class Material:
             self._calibrating,
             threads=self.threads,
             work_memory_mib=self.work_memory_mib,
-            sources=lambda: self._sources(self.calibration),
+            sources=lambda: self.sources(self.calibration),
             outputs=self.outputs,
             wide=Evidence(
                 lambda: self._samples(self.fitting),
                 threads=self.threads,
                 work_memory_mib=self.work_memory_mib,
-                sources=lambda: self._sources(self.fitting),
+                sources=lambda: self.sources(self.fitting),
                 outputs=self.outputs,
             ),
         )
@@ -204,7 +204,7 @@ class Material:
     def _samples(self, indices: tuple[int, ...]) -> Iterator[samples.Arrays]:
         return (self.inputs.sample(index) for index in indices)
 
-    def _sources(self, indices: tuple[int, ...]) -> Sequence[int]:
+    def sources(self, indices: tuple[int, ...]) -> Sequence[int]:
         """The source of each of these samples."""
         every = self.inputs.sources()
         return indices if every is None else [every[at] for at in indices]

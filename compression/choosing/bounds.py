@@ -13,7 +13,8 @@ MARGIN = 2.0
 """Times the measured noise, by which a bound of time is meant to be kept."""
 STEP_AT_LEAST, STEP_AT_MOST = 0.9, 0.4
 """What a further cut for the sake of memory leaves, of the cut before it."""
-_LEAST_MARGIN = 0.02
+_LEAST_MARGIN = 0.05
+"""What a claim of time allows from one process to the next, see placing.py."""
 _MOST_MARGIN = 0.1
 
 

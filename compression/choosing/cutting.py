@@ -12,7 +12,8 @@ import onnx
 
 from compression import working
 from compression.calibration.material import Material
-from compression.choosing import allocation, bounds, preview, pricing, studying
+from compression.choosing import allocation, bounds, preview, pricing, sparing, studying
+from compression.choosing.asked import Asked
 from compression.choosing.bounds import Bounds
 from compression.choosing.foreseeing import Foresight
 from compression.choosing.making import FLOAT, Making, names
@@ -30,10 +31,9 @@ TARGETS = (0.97, 0.88)
 """Of the bound of time: a forecast that is a little wrong shall not miss all."""
 SMALLER = 0.97
 """Of the bound of size."""
-TIGHTER = 0.98
-MOST_TRIES = 4
-"""How often the search is asked again where its answer costs more than it thought."""
-EVEN = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)
+MOST_TRIES = 5
+"""How often the search is asked again where its answer costs more or less than it thought."""
+EVEN = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 CUT, SPARSE = "structured_pruning", "unstructured_pruning"
 FIRST_SHARE = 0.7
 """Of the constants, where a bound of memory is to be reached and nothing tells how many."""
@@ -95,7 +95,7 @@ class Cutting:
         if self._wanted == Bounds() or bounds.reached(looks, self._wanted, self._budget):
             return []
         self._say("cutting", "what each group of channels costs and loses", 0.5)
-        base = _base(looks, self._budget)
+        base = self._packed(_base(looks, self._budget))
         try:
             studied = studying.study(self._model, self._material.evidence)
             how = Runtime(threads=self._material.threads)
@@ -118,18 +118,25 @@ class Cutting:
         self._recall()
         return self._new
 
-    def _recall(self) -> None:
-        """Where nothing reaches the budget, add what was cut for another and is within its bounds.
+    def _packed(self, base: Preview | None) -> Preview | None:
+        """The base, packed where a bound of size asks for less than it is: then less is cut."""
+        most = self._wanted.size_bytes
+        if base is None or most is None or base.size_bytes <= most:
+            return base
+        found = self._look(sparing.sparse(base.recipe, 0.0))
+        return found if found.agreement and found.size_bytes < base.size_bytes else base
 
-        Else the gentlest cuts are here already: one that was meant for a tighter budget would be
-        faster, and among equals by a few inputs that comes first.
+    def _recall(self) -> None:
+        """Add what was cut for other budgets, where it is within these bounds and nearer than all
+        that was cut for this one.
         """
-        if bounds.reached(self._new, self._wanted, self._budget):
-            return
+        ours = [one for one in self._new if one.agreement and self._wanted.hold(one)]
+        nearest = max((one.sqnr_db for one in ours), default=-float("inf"))
         for recipe in self._earlier:
             found = self._look(recipe)
-            if found.agreement and self._wanted.hold(found):
-                self._new += [found] if all(one.key != found.key for one in self._new) else []
+            nearer = found.agreement and self._wanted.hold(found) and found.sqnr_db > nearest
+            if nearer and all(one.key != found.key for one in self._new):
+                self._new.append(found)
 
     def _in_time(self) -> bool:
         return working.now_s() < self._stop
@@ -162,22 +169,28 @@ class Cutting:
             self._try(self._searched(making, foresight, share, size), foresight)
         if self._wanted.peak_mib is not None:
             size = self._lightened(making, foresight, size)
-        self._try(self._even(making, foresight, size), foresight)
+        for share in tries:
+            self._try(self._even(making, foresight, share, size), foresight)
         for _ in range(MOST_AGAIN):  # it knows more by now: forecasts were too high or too low
             before = len(self._new)
-            size *= self._too_large()
-            ours = [one for one in self._new if one.agreement]
-            share = TARGETS[0 if any(self._wanted.hold(one) for one in ours) else -1]
-            self._try(self._searched(making, foresight, share, size), foresight)
-            self._try(self._even(making, foresight, size), foresight)
+            size = self._size(making, size)
+            for share in tries:
+                self._try(self._searched(making, foresight, share, size), foresight)
+                self._try(self._even(making, foresight, share, size), foresight)
             if len(self._new) == before:
                 break
 
-    def _too_large(self) -> float:
-        """By what the constants have to shrink, where files came out larger than was thought."""
+    def _size(self, making: Making, size: float) -> float:
+        """How many constants may stay, now that files were made: they may be larger than thought.
+
+        No more than `size` where memory asked for less.
+        """
         most = self._wanted.size_bytes
-        made = [one.size_bytes for one in self._new if one.agreement]
-        return 1.0 if most is None or not made or min(made) <= most else SMALLER * most / min(made)
+        made = [(one.recipe, one.size_bytes) for one in self._new if one.agreement]
+        if most is None:
+            return size
+        found = making.elements_for(SMALLER * most, made)
+        return found if self._wanted.peak_mib is None else min(size, found)
 
     def _lightened(self, making: Making, foresight: Foresight, size: float) -> float:
         """Cut more and more, until memory is within its bound; returns how many constants stay.
@@ -203,30 +216,39 @@ class Cutting:
     ) -> Proposal | None:
         """What loses least within a share of the bound, by what its own kernels cost.
 
-        Where nothing is forecast to be so fast, the fastest there is: forecasts may be wrong.
+        The search adds up layers, which is not what their model costs: it is asked again until what
+        it finds is forecast to take just about what it may. Where nothing is forecast to be so
+        fast, it is the fastest there is: forecasts may be wrong.
         """
         target = _UNBOUNDED if self._wanted.ratio is None else share * self._wanted.ratio
         # Where integers stop paying, what it finds runs like float: the wider bound is drawn in.
         bound = max(foresight.cost_for(target, family) for family in (making.family, FLOAT))
-        proposal = None
+        asked, best = Asked(target, bound), None
         for _ in range(MOST_TRIES):
-            found = allocation.cheapest(making.priced.problem, time=bound, size=size)
-            if found is None and proposal is None:
+            found = allocation.cheapest(making.priced.problem, time=asked.bound, size=size)
+            if found is None and best is None:
                 found = allocation.fastest(
-                    making.priced.problem, over=bound, within=making.whole(), size=size
+                    making.priced.problem, over=asked.bound, within=making.whole(), size=size
                 )
-            recipe = making.recipe(found.options) if found is not None else None
-            if recipe is None or not self._in_time():
+            if found is None or not self._in_time():
                 break
+            recipe = making.recipe(found.options)
+            if recipe is None:  # nothing is cut, and that was not fast enough
+                asked = asked.less(found.time)
+                continue
             proposal = _foreseen(recipe, making, foresight)
-            if proposal.predicted is None or proposal.predicted <= target:
+            if best is None or asked.better(proposal.predicted, best.predicted):
+                best = proposal
+            if proposal.predicted is None or asked.near(proposal.predicted):
                 break
-            bound *= TIGHTER * target / proposal.predicted
-        return proposal
+            asked = asked.again(proposal.predicted)
+        return best
 
-    def _even(self, making: Making, foresight: Foresight, size: float) -> Proposal | None:
+    def _even(
+        self, making: Making, foresight: Foresight, target: float, size: float
+    ) -> Proposal | None:
         """The same share of every group, as much as the bounds allow; the least if none does."""
-        most = _UNBOUNDED if self._wanted.ratio is None else TARGETS[0] * self._wanted.ratio
+        most = _UNBOUNDED if self._wanted.ratio is None else target * self._wanted.ratio
         proposal = None
         for share in EVEN:
             recipe, elements = making.even(share)
@@ -246,7 +268,7 @@ class Cutting:
             return
         self._new.append(found.model_copy(update={"predicted_ratio": proposal.predicted}))
         if found.agreement is not None and proposal.cost:
-            foresight.learn(proposal.family, proposal.cost, found.cpu_ratio)
+            foresight.learn(proposal.family, proposal.cost, found.cpu_ratio, cut=True)
 
 
 def _foreseen(recipe: Recipe, making: Making, foresight: Foresight) -> Proposal:
@@ -257,9 +279,10 @@ def _foreseen(recipe: Recipe, making: Making, foresight: Foresight) -> Proposal:
 
 
 def _base(looks: list[Preview], budget: Budget) -> Preview | None:
-    """The fastest look in integers that is close enough; where none is, the closest."""
+    """The nearest of the fastest looks in integers that are close enough; else the closest."""
     found = [one for one in looks if one.agreement and names(one.recipe) & set(INTEGERS)]
-    close = [one for one in found if bounds.reached([one], Bounds(), budget)]
-    if close:
-        return min(close, key=lambda one: (one.cpu_ratio, -one.sqnr_db))
-    return max(found, key=lambda one: one.sqnr_db, default=None)
+    plain = [one for one in found if sparing.PACKED not in names(one.recipe)]
+    close = [one for one in plain if bounds.reached([one], Bounds(), budget)]
+    quickest = min((one.cpu_ratio for one in close), default=0.0)
+    fast = [one for one in close if one.cpu_ratio <= sparing.AS_FAST * quickest]
+    return max(fast or plain, key=lambda one: one.sqnr_db, default=None)

@@ -207,6 +207,9 @@ class Exploring:
     def _spared(self) -> None:
         """Pack, and prune single weights, where a size is asked for that nothing else reaches."""
         size = Path(self._job.model_path).stat().st_size
+        for recipe in sparing.packing(self.looks, self._job.budget, original_bytes=size):
+            if self._in_time():
+                self._look(recipe)
         for recipe in sparing.recipes(self.looks, self._job.budget, original_bytes=size):
             if self._in_time(sparing.RUNS):
                 self._look(recipe)

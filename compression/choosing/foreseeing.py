@@ -42,17 +42,23 @@ class Foresight:
         self._how = how
         self._known: list[Whole] = []
 
-    def learn(self, family: str, cost: float, ratio: float) -> None:
-        """Take a look at a model of a family into account."""
-        self._known.append(Whole(family, cost, ratio))
+    def learn(self, family: str, cost: float, ratio: float, *, cut: bool = False) -> None:
+        """Take a look at a model of a family into account.
+
+        Those that are cut miss their forecasts by the same more or less, which whole ones do not.
+        """
+        self._known.append(Whole(_cut(family) if cut else family, cost, ratio))
 
     def ratio(self, cost: float, family: str) -> float:
-        """The share of the original's time that a cost makes."""
-        return forecasting.ratio(cost, family, self._known)
+        """The share of the original's time that a cost makes, of a model that is cut."""
+        return forecasting.ratio(cost, self._likest(family), self._known)
 
     def cost_for(self, ratio: float, family: str) -> float:
         """What kernels may cost for a share of the original's time."""
-        return forecasting.cost_for(ratio, family, self._known)
+        return forecasting.cost_for(ratio, self._likest(family), self._known)
+
+    def _likest(self, family: str) -> str:
+        return _cut(family) if any(one.family == _cut(family) for one in self._known) else family
 
     def cost(self, model: onnx.ModelProto) -> float | None:
         """What a model's kernels cost together; None where there was no time to see.
@@ -86,3 +92,7 @@ class Foresight:
             return self.cost(model)
         except BadModel:  # the look will say why
             return None
+
+
+def _cut(family: str) -> str:
+    return f"{family}, cut"

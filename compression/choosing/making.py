@@ -1,7 +1,10 @@
 """Recipes that cut: what the options of the search mean, all on one base (pure)."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from compression.choosing import sparing
 from compression.choosing.options import Facts, Priced
 from compression.choosing.preview import Preview
 from compression.choosing.search import STORED, WEIGHTS
@@ -35,6 +38,7 @@ class Making:
         self._counts = costs.Costs(studied.channels)
         self._in_integers = sum(kind for _, kind in facts.surfaces)
         self._bytes = None if base is None else base.size_bytes
+        self._packed = tuple(spec for spec in self._passes if spec.name == sparing.PACKED)
 
     def recipe(self, options: tuple[int, ...]) -> Recipe | None:
         """The recipe of some options; None where nothing is cut."""
@@ -42,11 +46,23 @@ class Making:
         floats = [self._facts.layers[number].name for number in self.priced.floats(options)]
         return self._recipe(widths, floats, "") if widths else None
 
-    def elements_for(self, size_bytes: float) -> float:
-        """How many constants a file of so many bytes may have: each is one, and the rest stays."""
+    def elements_for(self, size_bytes: float, made: Sequence[tuple[Recipe, int]] = ()) -> float:
+        """How many constants a file of so many bytes may have.
+
+        Each is a byte, and the rest stays; of a packed file all shrinks alike. Where cuts were
+        `made`, with so many bytes each, a straight line through the whole and the likest of them
+        says more.
+        """
         every = self.elements()
-        whole = every if self._bytes is None else self._bytes
-        return max(0.0, size_bytes - max(0, whole - every))
+        whole = every if self._bytes is None else float(self._bytes)
+        points = [(self._left(recipe.passes[0].parameters["keep"]), size) for recipe, size in made]
+        points = [(left, size) for left, size in points if left < every and size < whole]
+        if points:
+            left, size = min(points, key=lambda point: abs(point[1] - size_bytes))
+            return max(0.0, left + (size_bytes - size) * (every - left) / (whole - size))
+        if self._packed:
+            return size_bytes * every / whole
+        return max(0.0, size_bytes - max(0.0, whole - every))
 
     def elements(self) -> float:
         """How many constants the whole layers have."""
@@ -67,9 +83,12 @@ class Making:
             width = min(group.steps, key=lambda step: abs(step - share * group.width))
             if group.losses and width < group.width:
                 widths[group.id] = width
+        return (self._recipe(widths, [], " evenly") if widths else None), self._left(widths)
+
+    def _left(self, widths: Mapping[str, int]) -> float:
+        """How many constants widths leave."""
         found = self.studied.channels
-        left = sum(layers.elements(found, one, widths) for one in self._facts.layers)
-        return (self._recipe(widths, [], " evenly") if widths else None), float(left)
+        return float(sum(layers.elements(found, one, widths) for one in self._facts.layers))
 
     def _recipe(self, widths: dict[str, int], floats: list[str], how: str) -> Recipe:
         """Cut to widths, then the base with some more nodes left float; `how` is for its label."""
@@ -81,7 +100,8 @@ class Making:
         passes = tuple(_left_out(spec, floats) for spec in self._passes)
         base = f"{self._label}{why}"
         if floats and len(floats) >= self._in_integers:  # all were given back to float
-            passes, base = (STORED,), WEIGHTS
+            passes = (STORED, *self._packed)
+            base = f"{WEIGHTS}, packed" if self._packed else WEIGHTS
         label = f"pruned{how} to {left:.2f} of the products, {base}"
         return Recipe(label=label, passes=(cut, *passes))
 

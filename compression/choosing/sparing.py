@@ -12,38 +12,56 @@ from compression.choosing import verdict
 from compression.choosing.preview import Preview
 from compression.job import Budget, PassSpec, Recipe
 
-STEPS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
+STEPS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of zeros."""
 TRIED = 2
 """Steps that look as if they met the size: the first of them, and more room for an estimate."""
 RUNS = 400.0
 """About how many runs of the model it takes to prune it."""
+ALIKE = 1.03
+"""Files no larger than this times the smallest are as small."""
+AS_FAST = 1.05
+PACKED = "packed"
 _VALUE_BITS = 6.7
-"""What is left of the 8 bits of a weight once it is coded: measured, 5.6 to 6.9."""
+"""What is left of the 8 bits of a weight once it is coded, where nobody has packed the model yet:
+measured, 4.8 to 6.9."""
+
+
+def packing(looks: Sequence[Preview], budget: Budget, *, original_bytes: int) -> tuple[Recipe, ...]:
+    """Return what to pack as it is, which costs no likeness: () where no size asks for it."""
+    bound, bases = _bound(budget, original_bytes), _bases(looks, budget)
+    if bound is None or not bases or min(one.size_bytes for one in bases) <= bound:
+        return ()
+    return tuple(sparse(one.recipe, 0.0) for one in bases)
 
 
 def recipes(looks: Sequence[Preview], budget: Budget, *, original_bytes: int) -> tuple[Recipe, ...]:
-    """Return what to try beyond these looks; nothing where one that is alike meets the size."""
-    bounds = (
-        budget.size_mib and budget.size_mib * 2**20,
-        budget.size_ratio and budget.size_ratio * original_bytes,
-    )
-    given = [bound for bound in bounds if bound]
-    base = _base(looks, budget)
-    if not given or base is None or base.size_bytes <= min(given):
+    """Return what to try with zeros; nothing where one that is alike meets the size.
+
+    How much packing leaves is read off the base's own packed look, where there is one.
+    """
+    bound, bases = _bound(budget, original_bytes), _bases(looks, budget)
+    close = [look for look in looks if _alike(look, budget)]
+    if bound is None or not bases or min(one.size_bytes for one in close) <= bound:
         return ()
-    bound = min(given)
-    steps = [share for share in STEPS if packed_bytes(base.size_bytes, share) <= bound]
+    base, *_ = bases
+    bits = _VALUE_BITS
+    for look in looks:
+        if look.agreement and look.recipe == sparse(base.recipe, 0.0):
+            bits = 8 * look.size_bytes / base.size_bytes
+    steps = [
+        share for share in STEPS if packed_bytes(base.size_bytes, share, value_bits=bits) <= bound
+    ]
     # Beyond all estimates the last one still shows how near it comes.
     return tuple(sparse(base.recipe, share) for share in (steps[:TRIED] or STEPS[-1:]))
 
 
-def packed_bytes(size_bytes: int, share: float) -> float:
+def packed_bytes(size_bytes: int, share: float, *, value_bits: float = _VALUE_BITS) -> float:
     """Estimate the packed file of a model whose bytes are weights of 8 bits."""
     places = 0.0
     if share:
         places = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
-    return size_bytes * (places + (1 - share) * _VALUE_BITS) / 8
+    return size_bytes * (places + (1 - share) * value_bits) / 8
 
 
 def sparse(recipe: Recipe, share: float) -> Recipe:
@@ -57,8 +75,31 @@ def sparse(recipe: Recipe, share: float) -> Recipe:
     return Recipe(label=f"{recipe.label}, {share:.0%} zeros, packed", passes=passes)
 
 
-def _base(looks: Sequence[Preview], budget: Budget) -> Preview | None:
-    """The smallest that is alike enough; zeros will cost some of that."""
+def _bound(budget: Budget, original_bytes: int) -> float | None:
+    bounds = (
+        budget.size_mib and budget.size_mib * 2**20,
+        budget.size_ratio and budget.size_ratio * original_bytes,
+    )
+    return min((bound for bound in bounds if bound), default=None)
+
+
+def _bases(looks: Sequence[Preview], budget: Budget) -> list[Preview]:
+    """Of those about as small as the smallest that is alike enough: the nearest of the fastest;
+    and the nearest of all, where that is another one. Zeros will cost some likeness.
+    """
+    alike = [
+        look
+        for look in looks
+        if _alike(look, budget) and all(spec.name != PACKED for spec in look.recipe.passes)
+    ]
+    least = min((look.size_bytes for look in alike), default=0)
+    small = [look for look in alike if look.size_bytes <= ALIKE * least]
+    quickest = min((look.cpu_ratio for look in small), default=0.0)
+    fast = [look for look in small if look.cpu_ratio <= AS_FAST * quickest]
+    nearest = [max(some, key=lambda look: look.sqnr_db) for some in (fast, small) if some]
+    return list({look.key: look for look in nearest}.values())
+
+
+def _alike(look: Preview, budget: Budget) -> bool:
     least = verdict.least_agreement(budget)
-    alike = [look for look in looks if look.agreement and look.agreement.value >= least]
-    return min(alike, key=lambda look: look.size_bytes, default=None)
+    return look.agreement is not None and look.agreement.value >= least

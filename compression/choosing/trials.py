@@ -63,6 +63,7 @@ class Trials:
             "inputs_path": str(self._material.inputs_path),
             "sample_indices": self._material.choosing,
             "split": "choosing",
+            "each": True,
         }
         return self._ask(job.model_copy(update=where))
 

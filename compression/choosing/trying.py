@@ -11,7 +11,8 @@ from pathlib import Path
 
 from compression import ladder, pipeline, working
 from compression.calibration.material import Material
-from compression.choosing import front, settings, verdict
+from compression.choosing import bounds, front, settings, verdict
+from compression.choosing.placing import Places, claimed
 from compression.choosing.preview import Preview
 from compression.choosing.search import ORIGINAL
 from compression.choosing.shelf import Shelf
@@ -20,6 +21,10 @@ from compression.errors import CannotRun
 from compression.findings import Measurement, Rejected, Rung
 from compression.job import CompressJob, Recipe, Runtime
 from compression.stream import TrialAnswer
+
+MOST_UNSURE = 3
+"""Rungs that meet the budget, but might not if they were measured again: then one that surely does
+is looked for no further."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Trying:
         self._ends = ends
         self._cores = job.device_class.cores
         self._trials = Trials(job, material, shelf, listener)
+        self._places = Places(material.sources(material.choosing))
         self._beaten: dict[str, str] = {}
         self._late = False
         """Whether time was too short for another candidate, when last asked."""
@@ -102,16 +108,21 @@ class Trying:
             else:
                 self.reject(Rejected(recipe=look.recipe, reason=reason))
         found = front.split(hopeful)
+        wanted = bounds.of(self.budget, self.rungs[0].measurement, cores=self._cores).ratio
+        binds = wanted is not None and wanted < 1.0
         first, rest = verdict.in_line(
-            found.front, [look for look, _ in found.behind], self.budget, **self._whole
-        )
+            found.front, [look for look, _ in found.behind], self.budget, **self._whole,
+            ratio=wanted if binds else None,
+        )  # fmt: skip
         self._beaten = {look.key: by.recipe.label for look, by in found.behind}
         left = [*first, *rest]
         count, most = len(left), len(first)
         while left and self._in_time(0):
             kept = self._choose(left, count, most=most, make=make)
             self._report(kept, make)
-            if any(rung.meets_budget for rung in self.rungs[1:]):
+            meeting = [rung for rung in self.rungs[1:] if rung.meets_budget]
+            sure = [ladder.surely(rung, self.budget, cores=self._cores) for rung in meeting]
+            if any(sure) or len(meeting) > MOST_UNSURE:
                 break
             most = 1
         self._leave(left)
@@ -150,7 +161,7 @@ class Trying:
                     Rejected(
                         recipe=look.recipe,
                         reason=reason,
-                        measurement=found,
+                        measurement=found.model_copy(update={"each": None}),
                         predicted_ratio=predicted,
                     )
                 )
@@ -202,6 +213,8 @@ class Trying:
         return not self._late
 
     def _report(self, kept: list[Kept], make: Callable[[Preview], None]) -> None:
+        for one in kept:
+            self._places.add(one.look.key, one.measurement.each)
         for done, one in enumerate(kept):
             look = one.look
             at = 0.9 + 0.1 * done / len(kept)
@@ -215,7 +228,9 @@ class Trying:
                     self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
                     continue
                 rung = self._rung(look, one.how, answer.measurement, one.measurement)
+            self._places.file(rung.sha256, look.key)
             self._add(rung)
+        self.rungs = self._places.of(self.rungs)  # of what was kept before, they may have changed
 
     def _leave(self, left: Sequence[Preview]) -> None:
         """Say of what is left why it was not tried: each for the ladder, together for a person."""
@@ -244,7 +259,7 @@ class Trying:
             look.path,
             recipe=look.recipe,
             runtime=how,
-            measurement=self._trials.marked(found),
+            measurement=self._trials.marked(claimed(found, chosen) if chosen else found),
             # The original answers as itself, on whatever inputs.
             verified=self._material.verified or not look.recipe.passes,
             chosen_by=chosen.agreement if chosen else None,
@@ -252,7 +267,8 @@ class Trying:
         )
 
     def _add(self, rung: Rung) -> None:
-        judged = ladder.judged(rung, self.budget, cores=self._cores)
+        (placed,) = self._places.of([rung])
+        judged = ladder.judged(placed, self.budget, cores=self._cores)
         self.rungs.append(judged)
         self._listener.tried(judged)
 

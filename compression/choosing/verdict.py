@@ -60,21 +60,25 @@ def in_line(
     *,
     size_mib: float,
     peak_mib: float = 0.0,
+    ratio: float | None = None,
 ) -> tuple[list[Preview], list[Preview]]:
     """Divide candidates into those that get a trial, and those that wait in case none is kept.
 
     `looks` are the front, in order. First come those that look as if they met the budget, then a
     few that do not, since a lower demand might be met by them. `size_mib` and `peak_mib` are the
-    original's.
+    original's. `ratio` is the share of its time that may be taken, where that binds: then the
+    nearest come first, since what is faster than it has to be wins nothing.
     """
-
     weighed = any(look.peak_mib is not None for look in looks)
 
     def over(look: Preview) -> bool:
         heavy = weighed and _heavy(look, budget, peak_mib)
-        return heavy or _over(look, budget, size_mib)
+        slow = ratio is not None and look.cpu_ratio > ratio / WORTH
+        return heavy or slow or _over(look, budget, size_mib)
 
     fits = front.spread([look for look in looks if not over(look)])
+    if ratio is not None:
+        fits = sorted(fits, key=lambda look: -look.sqnr_db)
     misses = [look for look in looks if over(look)]
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]

@@ -22,7 +22,8 @@ BUDGETS: tuple[Budget, ...] = (
 Found = Rung | Rejected
 HEAD = (
     f"{'model':11} {'budget':16} {'verdict':8} {'agreement':>15} {'time':>11} {'size':>5} "
-    f"{'min':>5} {'looks':>5} {'trials':>6} | {'int8 alone':>18} | {'even cut + int8':>18} |"
+    f"{'loss':>7} {'min':>5} {'looks':>5} {'trials':>6} | {'int8 alone':>26} | "
+    f"{'even cut + int8':>26} |"
 )
 
 
@@ -63,7 +64,7 @@ def closest(found: Iterable[Found], budget: Budget, *, cores: int) -> Found | No
     ]
     if not able:
         return None
-    return max(able, key=lambda each: (each[1].agreement.value, -each[1].latency_ratio))[0]
+    return max(able, key=lambda each: (each[1].agreement.value, -loss(each[1])))[0]
 
 
 def said(one: Found | None) -> dict[str, Any] | None:
@@ -79,12 +80,19 @@ def said(one: Found | None) -> dict[str, Any] | None:
         "high": m.agreement.high,
         "split": m.agreement.split,
         "samples": m.agreement.samples,
+        "loss": loss(m),
         "ratio": m.latency_ratio,
         "margin": ladder.margin(m),
         "basis": m.ratio_basis,
         "size_ratio": m.size_mib / m.original_size_mib,
         "predicted": one.predicted_ratio,
     }
+
+
+def loss(found: Measurement) -> float:
+    """Nats of classes; of all else the share of the error in the judged output's power."""
+    said = found.agreement.also.get("kl_nats")
+    return said if said is not None else 10 ** (-found.sqnr_db[found.agreement.output] / 10)
 
 
 def lost(found: dict[str, Any]) -> list[str]:
@@ -126,22 +134,22 @@ def text(found: dict[str, Any]) -> str:
         if field in bounds
     )
     ours = found["ours"]
-    figures = f"{'-':>15} {'-':>11} {'-':>5}"
+    figures = f"{'-':>15} {'-':>11} {'-':>5} {'-':>7}"
     if ours is not None:
         figures = (
             f"{ours['agreement']:.3f} ({ours['low']:.3f}-) {ours['ratio']:.2f} "
-            f"+-{ours['margin']:.2f} {ours['size_ratio']:5.2f}"
+            f"+-{ours['margin']:.2f} {ours['size_ratio']:5.2f} {ours['loss']:7.1e}"
         )
     end = f" LOST to {', '.join(found['lost'])}" if found["lost"] else ""
     label = ours["label"][:70] if ours else "nothing keeps the bounds"
     return (
         f"{found['model']:11} {asked:16} {found['verdict']:8} {figures} {found['minutes']:5.1f} "
-        f"{found['looks']:5} {found['trials']:6} | {_brief(found['int8']):>18} | "
-        f"{_brief(found['even']):>18} | {label}{end}"
+        f"{found['looks']:5} {found['trials']:6} | {_brief(found['int8']):>26} | "
+        f"{_brief(found['even']):>26} | {label}{end}"
     )
 
 
 def _brief(one: dict[str, Any] | None) -> str:
     if one is None:
         return "none"
-    return f"{one['agreement']:.3f} {one['ratio']:.2f} {one['size_ratio']:.2f}"
+    return f"{one['agreement']:.3f} {one['ratio']:.2f} {one['size_ratio']:.2f} {one['loss']:7.1e}"

@@ -22,8 +22,8 @@ def rung(agreement: float, ratio: float, *, half: float = 0.01) -> Rung:
         original_latency_p95_ms=1.0, latency_ratio=ratio, ratio_basis="cpu", wall_ratio=ratio,
         cpu_ratio=ratio, noise=0.01, cpu_ms_per_inference=ratio,
         original_cpu_ms_per_inference=1.0, peak_memory_mib=1.0, original_peak_memory_mib=1.0,
-        size_mib=0.2, original_size_mib=1.0, agreement=judged, sqnr_db={}, threads=1, samples=400,
-        rounds=40, method={},
+        size_mib=0.2, original_size_mib=1.0, agreement=judged, sqnr_db={"y": 30.0}, threads=1,
+        samples=400, rounds=40, method={},
     )  # fmt: skip
     return Rung(
         file="a", sha256="0" * 64, recipe=Recipe(label=f"at {ratio}", passes=CUT),
