@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from agent.protocol.crash_page import CrashPage
 from agent.protocol.tensors import Array
+from agent.serving.bound import Bound
 from agent.serving.faults import Expired
-from agent.serving.runtime import Bound, Stop
+from agent.serving.runtime import Stop
 from agent.serving.shared_memory import Region
 from agent.serving.worker import Work, Worker
 

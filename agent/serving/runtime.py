@@ -1,38 +1,21 @@
 """One loaded model in onnxruntime: load, check inputs, run (its only importer in the agent)."""
 
 import ctypes
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import onnxruntime as ort
 
 from agent.errors import BadInput, Corrupt, TrimtabError, Unavailable
-from agent.protocol import tensors
-from agent.protocol.oip import Spec
 from agent.protocol.tensors import Array
+from agent.serving import specs
+from agent.serving.bound import Bound
 from compression.errors import BadModel
 from compression.job import Runtime
 from compression.packed import reading
 
-_DATATYPES = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
 _OPTIMIZATION = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -61,35 +44,13 @@ class Stop:
         self.asked = self.options.terminate = True
 
 
-class Bound:
-    """Inputs and outputs that lie where they are, bound once; the arrays keep the memory."""
-
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        binding: Any,
-        inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array],
-    ) -> None:
-        self.binding = binding
-        self.run = functools.partial(session.run_with_iobinding, binding)
-        """Run now, on this thread; `told` says what its errors mean."""
-        self.size = sum(array.nbytes for array in inputs.values())
-        """Of the inputs, in bytes."""
-        self.inputs = inputs
-        self.outputs = tuple(outputs)
-        self.arrays = list(outputs.values())
-        self.flat = [array.ravel() for array in self.arrays]
-        """The same memory in one dimension."""
-
-
 class Model:
     """A session and what it takes and gives."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
-        self.inputs = tuple(_spec(each, "input") for each in session.get_inputs())
-        self.outputs = tuple(_spec(each, "output") for each in session.get_outputs())
+        self.inputs = tuple(specs.spec(each, "input") for each in session.get_inputs())
+        self.outputs = tuple(specs.spec(each, "output") for each in session.get_outputs())
         self.output_names = tuple(spec.name for spec in self.outputs)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
@@ -98,23 +59,7 @@ class Model:
         Raises:
             BadInput: naming the input, and what is wrong with it.
         """
-        for name, dtype, shape in self.inputs:
-            array = inputs.get(name)
-            if array is None:
-                raise BadInput(f"cannot run without input '{name}': given are {_names(inputs)}")
-            if array.dtype != dtype:
-                raise BadInput(
-                    f"cannot use input '{name}': {tensors.NAMES[array.dtype]}, "
-                    f"the model takes {tensors.NAMES[dtype]}"
-                )
-            if array.shape != shape and not _fits(array.shape, shape):
-                raise BadInput(
-                    f"cannot use input '{name}': shape {list(array.shape)}, "
-                    f"the model takes {list(shape)}"
-                )
-        if len(inputs) != len(self.inputs):
-            odd = set(inputs) - {spec.name for spec in self.inputs}
-            raise BadInput(f"cannot use input {_names(odd)}: the model has no such input")
+        specs.check(self.inputs, inputs)
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], *, stop: Stop | None = None
@@ -225,29 +170,11 @@ def _options(runtime: Runtime) -> ort.SessionOptions:
     return options
 
 
-def _spec(node: Any, what: str) -> Spec:
-    if node.type not in _DATATYPES:
-        raise BadInput(f"cannot serve {what} '{node.name}' of type {node.type}")
-    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
-    return Spec(node.name, tensors.DATATYPES[_DATATYPES[node.type]], shape)
-
-
-def _fits(shape: tuple[int, ...], free: tuple[int, ...]) -> bool:
-    """Whether a shape is one of those that the model takes; dims of -1 are free."""
-    return len(shape) == len(free) and all(
-        want in (-1, dim) for want, dim in zip(free, shape, strict=True)
-    )
-
-
 def told(error: Exception) -> TrimtabError:
     """What an error of onnxruntime's means here: BadInput or CannotRun."""
     if isinstance(error, _CALLERS_FAULT):
         return BadInput(f"cannot run on these inputs: {_line(error)}")
     return CannotRun(f"cannot run the model: {_line(error)}")
-
-
-def _names(names: Mapping[str, Any] | set[str]) -> str:
-    return ", ".join(f"'{name[:60]}'" for name in sorted(names)[:5]) or "none"
 
 
 def _line(error: BaseException) -> str:

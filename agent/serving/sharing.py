@@ -14,8 +14,9 @@ from agent.errors import BadInput
 from agent.protocol import tensors
 from agent.protocol.oip import InferRequest
 from agent.protocol.tensors import Array
+from agent.serving.bound import Bound
 from agent.serving.runs import Prepared, Ran
-from agent.serving.runtime import Bound, CannotRun
+from agent.serving.runtime import CannotRun
 from agent.serving.shared_memory import Region, Regions
 from agent.serving.variant import Variant
 

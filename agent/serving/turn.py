@@ -41,16 +41,16 @@ class Turn:
         self._came = came
         self._loop = asyncio.get_running_loop()
         self._once = threading.Lock()
-        self._stop = variant.stop()
+        self._stop = variant.inside.stop()
         self._ran: Ran | None = None
         self._rest: bytes | None = None
         self._began_ns = perf_counter_ns()
-        variant.enter(self)
+        variant.inside.enter(self)
 
     def cancel(self) -> None:
         """Take it out of the queue, or stop its run: nobody waits for it."""
         if self._once.acquire(blocking=False):
-            self._variant.leave()
+            self._variant.inside.leave()
         else:
             self._stop.now()
 
@@ -81,8 +81,8 @@ class Turn:
     def _over(self) -> None:
         """Back on the loop."""
         variant = self._variant
-        variant.leave()
-        variant.spare(self._stop)
+        variant.inside.leave()
+        variant.inside.spare(self._stop)
         if self._ran is not None and self._rest is not None:
             _, from_ns, to_ns = self._ran
             now_ns = perf_counter_ns()

@@ -1,24 +1,23 @@
 """One loaded model as it serves: on which thread it runs, who is inside, how long it takes."""
 
-import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 from agent.errors import BadInput
 from agent.protocol.private import LoadRequest
 from agent.protocol.tensors import Array
 from agent.serving import runtime
+from agent.serving.bound import Bound
 from agent.serving.faults import Busy
 from agent.serving.gate import Gate
+from agent.serving.inside import Inside
 from agent.serving.known import Known
 from agent.serving.meter import Key, Meter
 from agent.serving.pace import Pace
 from agent.serving.questions import Questions
-from agent.serving.runs import Call, Outcome, Pending, Place, Prepared, Ran
-from agent.serving.runtime import Bound, CannotRun, Model, Stop
-from agent.serving.worker import Arrived, Made, Task, Worker
+from agent.serving.runs import Call, Outcome, Place, Prepared, Ran
+from agent.serving.runtime import CannotRun, Model, Stop
 
 Tap = Callable[[Mapping[str, Array], Sequence[str], Sequence[Array] | None], None]
 """Inputs, names of outputs and the outputs, or None where it could not answer."""
@@ -56,14 +55,10 @@ class Variant:
         self._mark = place.page.lane(place.lane)
         self._pace = pace
         self._most_waiting = most_waiting
-        self._own: Worker | None = None
-        self._spared: Stop | None = None
-        self._inside = 0
-        self._retired = False
+        self.inside = Inside(request.name, place.thread)
         self.known = Known()
         self.gate: Gate | None = None
         """Where requests wait while another variant takes its place."""
-        self._empty = asyncio.Event()
 
     @property
     def key(self) -> Key:
@@ -105,7 +100,8 @@ class Variant:
 
         Now: because it is quick, or because it alone is served and holds up nobody.
         """
-        if self._inside or self._retired or self.gate or self.tap or self._place.thread.worker:
+        inside = self.inside
+        if inside.count or inside.retired or self.gate or self.tap or self._place.thread.worker:
             return False
         pace = self._pace
         return size <= pace.most_bytes or (self._place.alone() and pace.short())
@@ -137,65 +133,26 @@ class Variant:
     def plain(self) -> bool:
         """Whether it is live, with room for one more, and nobody looks on."""
         return (
-            not (self._retired or self.gate or self.tap or self._place.thread.worker)
-            and self._inside < self._most_waiting
+            not (self.inside.retired or self.gate or self.tap or self.inside.shares)
+            and self.inside.count < self._most_waiting
         )
 
     def _enter(self, call: Call, within_s: float | None) -> Ran | Awaitable[Ran]:
-        shared = self._place.thread.worker
+        waiting = self.inside.count
         # Never beside its own thread: the lane of the crash page holds one run.
-        if shared is None and not self._inside and self._pace.quick(call.size):
+        if not (waiting or self.inside.shares) and self._pace.quick(call.size):
             return self.run(call)
-        if self._inside >= self._most_waiting:
+        if waiting >= self._most_waiting:
             raise Busy(
-                f"cannot run {self.request.name}: {self._inside} requests wait for it",
-                retry_after_s=self._inside * self._pace.typical_s,
+                f"cannot run {self.request.name}: {waiting} requests wait for it",
+                retry_after_s=waiting * self._pace.typical_s,
             )
         late = f"cannot run {self.request.name}: not done within {within_s} s"
         outcome = Outcome(within_s=within_s, late=late)
-        return outcome.of(self.submit(functools.partial(self.run, call), outcome.arrived))
-
-    def submit(self, job: Callable[[Stop], Made], arrived: Arrived[Made]) -> Pending:
-        """Do a job that runs the model on its thread, behind those that wait."""
-
-        def over(made: Made | None, error: BaseException | None) -> None:
-            self.leave()
-            arrived(made, error)
-
-        stop = Stop()
-        worker = self._place.thread.worker or self._thread()
-        self._inside += 1
-        return Pending(worker.submit(lambda: job(stop), over), stop, self.leave)
-
-    def enter(self, task: Task) -> None:
-        """Do a task that runs the model, as `submit`; it is to say itself that it has left."""
-        worker = self._place.thread.worker or self._thread()
-        self._inside += 1
-        worker.put(task)
-
-    def leave(self) -> None:
-        """One who had entered has left."""
-        self._inside -= 1
-        if self._retired and not self._inside:
-            self._empty.set()
-
-    def stop(self) -> Stop:
-        """What stops a run; to be given back by `spare`, since making one takes a while."""
-        stop, self._spared = self._spared, None
-        return stop or Stop()
-
-    def spare(self, stop: Stop) -> None:
-        """Keep what has stopped nothing for the next run."""
-        if not stop.asked:
-            self._spared = stop
-
-    def _thread(self) -> Worker:
-        if self._own is None:
-            self._own = Worker(f"run {self.request.name}")
-        return self._own
+        return outcome.of(self.inside.submit(functools.partial(self.run, call), outcome.arrived))
 
     def run(self, call: Call, stop: Stop | None = None) -> Ran:
-        """Run now, on this thread: whoever may do so has asked `at_once`.
+        """Run now, on this thread: whoever may do so has asked `ready`.
 
         Raises:
             BadInput, CannotRun: as Model.run.
@@ -226,22 +183,15 @@ class Variant:
 
     async def drain(self, *, within_s: float) -> bool:
         """Wait until nobody is inside; whether that is so. To be called when nobody can enter."""
-        self._retired = True
-        if self._inside:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await self._empty.wait()
-        return not self._inside
+        return await self.inside.drain(within_s=within_s)
 
     def go_on(self) -> None:
         """Let requests in again, after a drain that did not end well."""
-        self._retired = False
-        self._empty.clear()
+        self.inside.go_on()
 
     def free(self) -> None:
         """Free the model; a run that is still inside keeps it alive until it ends."""
         self.known.let_go()
-        if not self._inside:
+        if not self.inside.count:
             self.model.close()
-        if self._own is not None:
-            self._own.end()
+        self.inside.end()
