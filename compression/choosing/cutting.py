@@ -5,19 +5,18 @@ and the size that they save on this device. Proposals are made and looked at lik
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from compression import working
 from compression.calibration.material import Material
-from compression.choosing import allocation, bounds, preview, pricing, sparing, studying
-from compression.choosing.asked import Asked
+from compression.choosing import bounds, preview, pricing, sparing, studying
 from compression.choosing.bounds import Bounds
 from compression.choosing.foreseeing import Foresight
 from compression.choosing.making import FLOAT, Making, names
 from compression.choosing.preview import Preview
+from compression.choosing.proposing import Proposal, Proposing
 from compression.choosing.search import WEIGHTS
 from compression.errors import BadModel
 from compression.job import Budget, Recipe, Runtime
@@ -31,9 +30,6 @@ TARGETS = (0.97, 0.88)
 """Of the bound of time: a forecast that is a little wrong shall not miss all."""
 SMALLER = 0.97
 """Of the bound of size."""
-MOST_TRIES = 5
-"""How often the search is asked again where its answer costs more or less than it thought."""
-EVEN = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 CUT, SPARSE = "structured_pruning", "unstructured_pruning"
 FIRST_SHARE = 0.7
 """Of the constants, where a bound of memory is to be reached and nothing tells how many."""
@@ -41,20 +37,8 @@ MOST_AGAIN = 3
 """How often all is asked again with what the looks have taught."""
 MOST_LIGHTER = 3
 """Cuts that are tried for the sake of memory."""
-_UNBOUNDED = 1e3
 
 Say = Callable[[str, str, float], None]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A recipe, and which share of the original's time it is thought to take."""
-
-    recipe: Recipe
-    family: str
-    cost: float | None = None
-    """Of its kernels, in references."""
-    predicted: float | None = None
 
 
 class Cutting:
@@ -112,7 +96,11 @@ class Cutting:
                 passes=base.recipe.passes if base else (), whole=whole, rounding_loss=loss,
                 folder=self._folder, how=how, stop=lambda: not self._in_time(),
             )  # fmt: skip
-            self._propose(Making(facts, studied, pricing.price(facts), base), foresight)
+            making = Making(facts, studied, pricing.price(facts), base)
+            proposing = Proposing(
+                making, foresight, ratio=self._wanted.ratio, in_time=self._in_time
+            )
+            self._propose(making, proposing, foresight)
         except BadModel as error:
             self.problem = str(error)
         self._recall()
@@ -159,24 +147,24 @@ class Cutting:
                 foresight.learn(base.key, cost, base.cpu_ratio)
         return whole
 
-    def _propose(self, making: Making, foresight: Foresight) -> None:
+    def _propose(self, making: Making, proposing: Proposing, foresight: Foresight) -> None:
         """Look at what the search chooses, at even cuts, and again where a look is too slow."""
         size = float("inf")
         if self._wanted.size_bytes is not None:
             size = making.elements_for(SMALLER * self._wanted.size_bytes)
         tries = TARGETS if self._wanted.ratio is not None else TARGETS[:1]
         for share in tries:
-            self._try(self._searched(making, foresight, share, size), foresight)
+            self._try(proposing.searched(share, size), foresight)
         if self._wanted.peak_mib is not None:
-            size = self._lightened(making, foresight, size)
+            size = self._lightened(making, proposing, foresight, size)
         for share in tries:
-            self._try(self._even(making, foresight, share, size), foresight)
+            self._try(proposing.even(share, size), foresight)
         for _ in range(MOST_AGAIN):  # it knows more by now: forecasts were too high or too low
             before = len(self._new)
             size = self._size(making, size)
             for share in tries:
-                self._try(self._searched(making, foresight, share, size), foresight)
-                self._try(self._even(making, foresight, share, size), foresight)
+                self._try(proposing.searched(share, size), foresight)
+                self._try(proposing.even(share, size), foresight)
             if len(self._new) == before:
                 break
 
@@ -192,7 +180,9 @@ class Cutting:
         found = making.elements_for(SMALLER * most, made)
         return found if self._wanted.peak_mib is None else min(size, found)
 
-    def _lightened(self, making: Making, foresight: Foresight, size: float) -> float:
+    def _lightened(
+        self, making: Making, proposing: Proposing, foresight: Foresight, size: float
+    ) -> float:
         """Cut more and more, until memory is within its bound; returns how many constants stay.
 
         What a model takes is about a constant and its weights and values, which go together: the
@@ -203,61 +193,13 @@ class Cutting:
         share = min(FIRST_SHARE, size / whole)
         for _ in range(MOST_LIGHTER):
             before = len(self._new)
-            self._try(self._searched(making, foresight, TARGETS[0], share * whole), foresight)
+            self._try(proposing.searched(TARGETS[0], share * whole), foresight)
             tried = [one for one in self._new[before:] if one.peak_mib is not None]
             if not tried or self._wanted.hold(tried[-1]):
                 break
             points.append((share, tried[-1].peak_mib or 0.0))
             share = bounds.next_share(points, wanted)
         return share * whole
-
-    def _searched(
-        self, making: Making, foresight: Foresight, share: float, size: float
-    ) -> Proposal | None:
-        """What loses least within a share of the bound, by what its own kernels cost.
-
-        The search adds up layers, which is not what their model costs: it is asked again until what
-        it finds is forecast to take just about what it may. Where nothing is forecast to be so
-        fast, it is the fastest there is: forecasts may be wrong.
-        """
-        target = _UNBOUNDED if self._wanted.ratio is None else share * self._wanted.ratio
-        # Where integers stop paying, what it finds runs like float: the wider bound is drawn in.
-        bound = max(foresight.cost_for(target, family) for family in (making.family, FLOAT))
-        asked, best = Asked(target, bound), None
-        for _ in range(MOST_TRIES):
-            found = allocation.cheapest(making.priced.problem, time=asked.bound, size=size)
-            if found is None and best is None:
-                found = allocation.fastest(
-                    making.priced.problem, over=asked.bound, within=making.whole(), size=size
-                )
-            if found is None or not self._in_time():
-                break
-            recipe = making.recipe(found.options)
-            if recipe is None:  # nothing is cut, and that was not fast enough
-                asked = asked.less(found.time)
-                continue
-            proposal = _foreseen(recipe, making, foresight)
-            if best is None or asked.better(proposal.predicted, best.predicted):
-                best = proposal
-            if proposal.predicted is None or asked.near(proposal.predicted):
-                break
-            asked = asked.again(proposal.predicted)
-        return best
-
-    def _even(
-        self, making: Making, foresight: Foresight, target: float, size: float
-    ) -> Proposal | None:
-        """The same share of every group, as much as the bounds allow; the least if none does."""
-        most = _UNBOUNDED if self._wanted.ratio is None else target * self._wanted.ratio
-        proposal = None
-        for share in EVEN:
-            recipe, elements = making.even(share)
-            if recipe is None or elements > size or not self._in_time():
-                continue
-            proposal = _foreseen(recipe, making, foresight)
-            if proposal.predicted is None or proposal.predicted <= most:
-                break
-        return proposal
 
     def _try(self, proposal: Proposal | None, foresight: Foresight) -> None:
         if proposal is None or not self._in_time():
@@ -269,13 +211,6 @@ class Cutting:
         self._new.append(found.model_copy(update={"predicted_ratio": proposal.predicted}))
         if found.agreement is not None and proposal.cost:
             foresight.learn(proposal.family, proposal.cost, found.cpu_ratio, cut=True)
-
-
-def _foreseen(recipe: Recipe, making: Making, foresight: Foresight) -> Proposal:
-    family = making.family_of(recipe)
-    cost = foresight.of_recipe(recipe)
-    predicted = None if cost is None else foresight.ratio(cost, family)
-    return Proposal(recipe, family, cost, predicted)
 
 
 def _base(looks: list[Preview], budget: Budget) -> Preview | None:
