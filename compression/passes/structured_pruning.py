@@ -11,7 +11,16 @@ from pydantic import Field
 
 from compression import channels
 from compression.calibration.evidence import Evidence
-from compression.pruning import behind, parts, planning, refitting, surgery
+from compression.pruning import (
+    balance,
+    behind,
+    comparing,
+    fading,
+    parts,
+    planning,
+    refitting,
+    surgery,
+)
 from compression.words import Words
 
 Units = tuple[int, ...]
@@ -75,20 +84,31 @@ def _made(
     if sample is None and divided is not None:
         sample = next(feeds for _, feeds in divided.feeds())
     found = channels.find(model, sample=sample)
-    keep = _keep(model, found, settings, divided)
-    cut = surgery.cut(model, found, keep)
-    if divided is not None and settings.refit:
+    keeps = _keeps(model, found, settings, divided)
+    if divided is None or not settings.refit:
+        return surgery.cut(model, found, keeps[0])
+
+    def repaired(keep: planning.Keep, known: parts.Parts) -> onnx.ModelProto:
+        cut = surgery.cut(model, found, keep)
         stays = behind.stays(model, found, keep)
-        refitting.refit(model, cut, stays, divided, ridge=settings.ridge)
-    return cut
+        refitting.refit(model, cut, stays, known, ridge=settings.ridge)
+        balance.restore(model, cut, known)
+        return cut
+
+    few = comparing.fewer(divided)
+    if len(keeps) == 1:
+        return repaired(keeps[0], divided)
+    keep, cut = comparing.best(model, keeps, lambda one: repaired(one, few), few)
+    return cut if few is divided else repaired(keep, divided)
 
 
-def _keep(
+def _keeps(
     model: onnx.ModelProto,
     found: channels.ChannelMap,
     settings: Settings,
     divided: parts.Parts | None,
-) -> planning.Keep:
+) -> list[planning.Keep]:
+    """What may stay: where nobody knows how losses fade, as by each of the forecasts."""
     by: planning.By = settings.order if divided is not None else "magnitude"
     wish = settings.keep
     if isinstance(wish, dict):
@@ -97,12 +117,14 @@ def _keep(
         known = planning.study(
             model, found, by=by if counted else "magnitude", parts=given, sensitive=False
         )
-        return planning.for_widths(found, known, wish)
+        return [planning.for_widths(found, known, wish)]
     if divided is None:
-        return planning.for_share(found, planning.study(model, found, by=by), macs=wish)
+        return [planning.for_share(found, planning.study(model, found, by=by), macs=wish)]
     known = divided.evidence.once(
         model,
         f"pruning order {by} {settings.samples}",
         lambda: planning.study(model, found, by=by, parts=divided, sensitive=False),
     )
-    return planning.for_share(found, known, macs=wish)
+    fades = fading.FADES if settings.refit else (1.0,)
+    keeps = [planning.for_share(found, known, macs=wish, fade=fade) for fade in fades]
+    return [keep for at, keep in enumerate(keeps) if keep not in keeps[:at]]

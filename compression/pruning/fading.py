@@ -2,7 +2,8 @@
 
 The order of units counts what the readers of a group lose once they make up for it. Layers behind
 are fitted anew to what the original makes, and undo a part of it, each some more. Measured where
-one group alone is cut, before anything is fitted, losses of early groups look too large.
+one group alone is cut, before anything is fitted, losses of early groups look too large. How much
+each undoes is the model's own: there is a forecast for each of `FADES`.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +15,8 @@ from compression.pruning.groups import ChannelMap
 from compression.pruning.ordering import Order
 
 FADE = 0.93
-"""What is left of a loss behind one more layer that is fitted anew."""
+"""What is left of a loss behind one more layer that is fitted anew, at best."""
+FADES = (FADE, 1.0)
 LEVELS = tuple(at / 16 for at in range(1, 15))
 """Shares of a group that are cut."""
 
@@ -24,6 +26,7 @@ def losses(
     channels: ChannelMap,
     orders: Mapping[str, Order],
     *,
+    fade: float = FADE,
     without: Collection[str] = (),
 ) -> dict[str, tuple[float, ...]]:
     """Return what is lost at each of `LEVELS`, by group; those in `without` are left out."""
@@ -33,7 +36,7 @@ def losses(
         if group.id in without:
             continue
         lost = orders[group.id].lost  # the mean over its readers
-        left = sum(FADE ** behind[slot.node] for slot in group.consumers) or 1.0
+        left = sum(fade ** behind[slot.node] for slot in group.consumers) or 1.0
         gone = [max(1, round(group.width * level)) for level in LEVELS]
         found[group.id] = tuple(left * float(lost[count - 1]) for count in gone)
     return found

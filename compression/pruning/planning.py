@@ -27,13 +27,14 @@ class Study:
 
     Nothing is lost that anybody knows of where there were no samples to see it, or nobody asked.
     `whole` says of groups that the samples say too little of why these stay as they are.
-    `expected` is what is lost at each of `fading.LEVELS` once the layers behind are fitted anew.
+    `expected` is what is lost at each of `fading.LEVELS` once the layers behind are fitted anew, by
+    each of `fading.FADES`.
     """
 
     orders: Mapping[str, Order]
     losses: Mapping[str, Sequence[float]]
     whole: Mapping[str, str]
-    expected: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    expected: Mapping[float, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
 
 def study(
@@ -73,7 +74,10 @@ def study(
         orders[group.id] = found or ordering.by_magnitude(group, _weights(model, group))
     if parts is None:
         return Study(orders, {}, whole)
-    expected = fading.losses(model, channels, orders, without=whole)
+    expected = {
+        fade: fading.losses(model, channels, orders, fade=fade, without=whole)
+        for fade in fading.FADES
+    }
     if not sensitive:
         return Study(orders, {}, whole, expected)
     judge = sensitivity.Judge(model, parts)
@@ -101,7 +105,9 @@ def _weights(model: onnx.ModelProto, group: Group) -> dict[str, ordering.Array]:
     return {one.name: numpy_helper.to_array(one) for one in held if one.name in names}
 
 
-def for_share(channels: ChannelMap, found: Study, *, macs: float) -> Keep:
+def for_share(
+    channels: ChannelMap, found: Study, *, macs: float, fade: float = fading.FADE
+) -> Keep:
     """Return the units that stay of each group that is cut, so that `macs` of the products do.
 
     Where nothing is known of losses, cuts cost as many multiplications as they save.
@@ -109,7 +115,7 @@ def for_share(channels: ChannelMap, found: Study, *, macs: float) -> Keep:
     Raises:
         BadModel: so little cannot be left.
     """
-    losses = found.expected or {
+    losses = found.expected.get(fade) or {
         group.id: [level * group.macs_per_unit * group.width for level in fading.LEVELS]
         for group in channels.groups
         if group.id not in found.whole

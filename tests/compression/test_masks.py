@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from compression.passes import feedback
 from compression.pruning import masked_fitting, masks, shares
-from compression.pruning.masks import Pattern
 from compression.pruning.least_squares import Sums
+from compression.pruning.masks import Pattern
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
