@@ -66,7 +66,11 @@ class Apart:
         """The means over outputs, for each sample."""
         agreed = np.mean([side.agreed for side in self.sides.values()], axis=0)
         lost = np.mean([side.lost for side in self.sides.values()], axis=0)
-        return Each(agreed=tuple(agreed.tolist()), lost=tuple(lost.tolist()))
+        near = np.mean([side.near for side in self.sides.values()], axis=0)
+        error = np.maximum(0.0, 1.0 - near)
+        return Each(
+            agreed=tuple(agreed.tolist()), lost=tuple(lost.tolist()), error=tuple(error.tolist())
+        )
 
     def _add_boxes(self, original: Arrays, answers: Arrays, mine: Side) -> None:
         a = {one.name: np.asarray(original[one.name]) for one in self._boxes}

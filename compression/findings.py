@@ -31,6 +31,8 @@ class Each(Words):
     """By the outputs' kinds, in [0, 1]."""
     lost: tuple[float, ...]
     """Nats of classes; of all else the share of the error's power."""
+    error: tuple[float, ...]
+    """The share of the error's power in what the outputs hold, whatever it means."""
 
 
 class Nearness(Words):

@@ -101,9 +101,8 @@ class Pairs:
 def nearer(a: Each, b: Each, sources: Sequence[int]) -> bool:
     """Whether `a` answers more like the original than `b` beyond chance, on the same inputs.
 
-    By agreement where that differs beyond chance; else by the loss, where it is less on the whole
-    and, input by input, by more than `SAME_LOSS`. Losses are compared by their ratio: of those of
-    classes one wrong answer would outweigh all others, and no sum of them be beyond chance.
+    By agreement where that differs beyond chance; else by the loss; else, since a sure answer loses
+    nothing for a long while, by the error in the outputs themselves.
     """
     count = min(len(a.agreed), len(b.agreed), len(sources))
     sources = sources[:count]
@@ -112,9 +111,23 @@ def nearer(a: Each, b: Each, sources: Sequence[int]) -> bool:
         return True
     if chance(theirs - ours, sources) <= LEVEL:
         return False
-    lost, more = (np.array(one.lost[:count]) for one in (a, b))
-    gains = np.log((more + NO_LOSS) / (lost + NO_LOSS))
-    apart = float(gains.mean()) > np.log(SAME_LOSS) and float(lost.mean()) <= float(more.mean())
+    for mine, other in ((a.lost, b.lost), (a.error, b.error)):
+        less, more = np.array(mine[:count]), np.array(other[:count])
+        if _less(less, more, sources):
+            return True
+        if _less(more, less, sources):
+            return False
+    return False
+
+
+def _less(less: Floats, more: Floats, sources: Sequence[int]) -> bool:
+    """Whether losses are less on the whole and, input by input, beyond chance and `SAME_LOSS`.
+
+    They are compared by their ratio: of those of classes one wrong answer would outweigh all
+    others, and no sum of them be beyond chance.
+    """
+    gains = np.log((more + NO_LOSS) / (less + NO_LOSS))
+    apart = float(gains.mean()) > np.log(SAME_LOSS) and float(less.mean()) <= float(more.mean())
     return apart and chance(gains, sources) <= LEVEL
 
 

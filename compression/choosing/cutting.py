@@ -115,16 +115,11 @@ class Cutting:
         return found if found.agreement and found.size_bytes < base.size_bytes else base
 
     def _recall(self) -> None:
-        """Add what was cut for other budgets, where it is within these bounds and nearer than all
-        that was cut for this one.
-        """
-        ours = [one for one in self._new if one.agreement and self._wanted.hold(one)]
-        nearest = max((one.sqnr_db for one in ours), default=-float("inf"))
+        """Add what was cut for other budgets and is within these bounds: it may be the nearest."""
         for recipe in self._earlier:
             found = self._look(recipe)
-            nearer = found.agreement and self._wanted.hold(found) and found.sqnr_db > nearest
-            if nearer and all(one.key != found.key for one in self._new):
-                self._new.append(found)
+            if found.agreement and self._wanted.hold(found):
+                self._new += [found] if all(one.key != found.key for one in self._new) else []
 
     def _in_time(self) -> bool:
         return working.now_s() < self._stop

@@ -37,6 +37,10 @@ class Figures(Protocol):
         """On the choosing part."""
 
     @property
+    def place(self) -> int | None:
+        """By nearness to the original, input by input; None where nobody compared them so."""
+
+    @property
     def peak_mib(self) -> float | None:
         """In memory, where that is bounded."""
 
@@ -55,27 +59,35 @@ class Sorted(Generic[T]):
 def beats(a: Figures, b: Figures) -> bool:
     """Whether `a` is nowhere worse than `b` and somewhere clearly better.
 
-    Shares of equal answers on a few inputs differ by chance, so that less than one standard error
-    is no difference; then the signal to noise ratio decides.
+    Likeness is by places, where both have them. Else shares of equal answers on a few inputs differ
+    by chance, so that less than one standard error is no difference; then the signal to noise
+    ratio decides.
     """
     more = 1 + SAME_SHARE
-    apart = _value(a) - _value(b)
-    chance = max(_error(a), _error(b))
+    farther, nearer = _likeness(a, b)
     nowhere_worse = (
         a.cpu_ratio <= b.cpu_ratio * more
         and a.size_bytes <= b.size_bytes * more
-        and apart >= -chance
-        and (a.sqnr_db >= b.sqnr_db - SAME_DB or apart > chance)
+        and not farther
         and _peak(a) <= _peak(b) * more
     )
     somewhere_better = (
         a.cpu_ratio * more < b.cpu_ratio
         or a.size_bytes * more < b.size_bytes
-        or a.sqnr_db > b.sqnr_db + SAME_DB
-        or apart > chance
+        or nearer
         or _peak(a) * more < _peak(b)
     )
     return nowhere_worse and somewhere_better
+
+
+def _likeness(a: Figures, b: Figures) -> tuple[bool, bool]:
+    """Whether `a` is clearly farther from the original than `b`, and whether it is nearer."""
+    if a.place is not None and b.place is not None:
+        return a.place > b.place, a.place < b.place
+    apart = _value(a) - _value(b)
+    chance = max(_error(a), _error(b))
+    farther = apart < -chance or (a.sqnr_db < b.sqnr_db - SAME_DB and apart <= chance)
+    return farther, a.sqnr_db > b.sqnr_db + SAME_DB or apart > chance
 
 
 def split(looks: Sequence[T]) -> Sorted[T]:

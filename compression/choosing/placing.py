@@ -65,7 +65,7 @@ class Places:
         if not self._each:
             return list(rungs)
         count = max(len(one.agreed) for one in self._each.values())
-        itself = Each(agreed=(1.0,) * count, lost=(0.0,) * count)
+        itself = Each(agreed=(1.0,) * count, lost=(0.0,) * count, error=(0.0,) * count)
         every = {_ORIGINAL: itself, **self._each}
         found = pairing.places(list(every.values()), self._sources)
         near = {

@@ -15,11 +15,12 @@ from typing import Any
 import onnx
 from pydantic import TypeAdapter
 
-from compression import agreement, durable, pipeline, runtime, samples, working
+from compression import agreement, durable, pairing, pipeline, runtime, samples, working
+from compression.apart import Apart
 from compression.calibration.material import Material
 from compression.choosing import refining
 from compression.errors import BadModel
-from compression.findings import Agreement
+from compression.findings import Agreement, Each
 from compression.job import PassSpec, Recipe, Runtime
 from compression.passes import naming, packed
 from compression.words import Words
@@ -52,6 +53,10 @@ class Preview(Words):
     """How it is to be run, where that was chosen already."""
     peak_mib: float | None = None
     """What it takes in memory run so, where memory is bounded."""
+    each: Each | None = None
+    """How alike it answers each of the samples."""
+    place: int | None = None
+    """By nearness to the original, among looks that were compared."""
 
 
 def look(
@@ -69,7 +74,8 @@ def look(
         return known.model_copy(update={"recipe": recipe, "path": path})
     try:
         variant, content = _made(material, model, recipe)
-        judge, ratio = _compare(material, original, variant, material.looking)
+        apart = Apart(material.outputs)
+        judge, ratio = _compare(material, original, variant, material.looking, apart)
     except BadModel as error:
         found = Preview(recipe=recipe, key=key, path=path, problem=str(error))
     else:
@@ -84,9 +90,21 @@ def look(
             agreement=judged,
             sqnr_db=judge.sqnr_db()[judged.output],
             cpu_ratio=ratio,
+            each=apart.found(),
         )
     durable.replace(note, found.to_json())
     return found
+
+
+def placed(material: Material, looks: Sequence[Preview]) -> list[Preview]:
+    """The looks with their places by nearness to the original, where all were compared by input."""
+    every = [one.each for one in looks if one.each is not None]
+    if len(every) < len(looks):
+        return list(looks)
+    places = pairing.places(every, material.sources(material.looking))
+    return [
+        one.model_copy(update={"place": place}) for one, place in zip(looks, places, strict=True)
+    ]
 
 
 def earlier(material: Material, *, folder: Path) -> list[Recipe]:
@@ -170,9 +188,15 @@ def alone(
 
 
 def _compare(
-    material: Material, original: Any, variant: onnx.ModelProto, indices: Sequence[int]
+    material: Material,
+    original: Any,
+    variant: onnx.ModelProto,
+    indices: Sequence[int],
+    apart: Apart | None = None,
 ) -> tuple[agreement.Judge, float]:
-    """Judge a variant by its answers, and by its CPU time against the original's."""
+    """Judge a variant by its answers (input by input in `apart`), and by its CPU time against the
+    original's.
+    """
     candidate = runtime.session(variant, runtime.options(Runtime(threads=material.threads)))
     judge = agreement.Judge(material.outputs)
     ratios = []
@@ -190,6 +214,8 @@ def _compare(
         theirs, theirs_ns = _timed(candidate, feeds, count)
         ratios.append(max(1, theirs_ns) / max(1, ours_ns))
         judge.add(ours, theirs)
+        if apart is not None:
+            apart.add(ours, theirs)
     return judge, statistics.median(ratios)
 
 

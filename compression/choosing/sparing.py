@@ -20,7 +20,8 @@ RUNS = 400.0
 """About how many runs of the model it takes to prune it."""
 ALIKE = 1.03
 """Files no larger than this times the smallest are as small."""
-AS_FAST = 1.05
+AS_FAST = 1.1
+"""What takes no more time than this times the fastest is as fast."""
 PACKED = "packed"
 _VALUE_BITS = 6.7
 """What is left of the 8 bits of a weight once it is coded, where nobody has packed the model yet:
@@ -36,15 +37,17 @@ def packing(looks: Sequence[Preview], budget: Budget, *, original_bytes: int) ->
 
 
 def recipes(looks: Sequence[Preview], budget: Budget, *, original_bytes: int) -> tuple[Recipe, ...]:
-    """Return what to try with zeros; nothing where one that is alike meets the size.
+    """Return what to try with zeros; nothing where one that is alike and as fast meets the size.
 
     How much packing leaves is read off the base's own packed look, where there is one.
     """
     bound, bases = _bound(budget, original_bytes), _bases(looks, budget)
-    close = [look for look in looks if _alike(look, budget)]
-    if bound is None or not bases or min(one.size_bytes for one in close) <= bound:
+    if bound is None or not bases:
         return ()
     base, *_ = bases
+    close = [one for one in looks if _alike(one, budget) and one.size_bytes <= bound]
+    if any(one.cpu_ratio <= AS_FAST * base.cpu_ratio for one in close):
+        return ()
     bits = _VALUE_BITS
     for look in looks:
         if look.agreement and look.recipe == sparse(base.recipe, 0.0):
@@ -85,7 +88,8 @@ def _bound(budget: Budget, original_bytes: int) -> float | None:
 
 def _bases(looks: Sequence[Preview], budget: Budget) -> list[Preview]:
     """Of those about as small as the smallest that is alike enough: the nearest of the fastest;
-    and the nearest of all, where that is another one. Zeros will cost some likeness.
+    the nearest of all; and the fast one of fewest passes, since weights that were rounded by more
+    than their own values pack less well. Zeros will cost some likeness.
     """
     alike = [
         look
@@ -96,8 +100,9 @@ def _bases(looks: Sequence[Preview], budget: Budget) -> list[Preview]:
     small = [look for look in alike if look.size_bytes <= ALIKE * least]
     quickest = min((look.cpu_ratio for look in small), default=0.0)
     fast = [look for look in small if look.cpu_ratio <= AS_FAST * quickest]
-    nearest = [max(some, key=lambda look: look.sqnr_db) for some in (fast, small) if some]
-    return list({look.key: look for look in nearest}.values())
+    chosen = [max(some, key=lambda look: look.sqnr_db) for some in (fast, small) if some]
+    chosen += sorted(fast, key=lambda look: (len(look.recipe.passes), -look.sqnr_db))[:1]
+    return list({look.key: look for look in chosen}.values())
 
 
 def _alike(look: Preview, budget: Budget) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compression import ladder, pipeline, working
 from compression.calibration.material import Material
-from compression.choosing import bounds, front, settings, verdict
+from compression.choosing import bounds, front, preview, settings, verdict
 from compression.choosing.placing import Places, claimed
 from compression.choosing.preview import Preview
 from compression.choosing.search import ORIGINAL
@@ -107,7 +107,7 @@ class Trying:
                 hopeful.append(look)
             else:
                 self.reject(Rejected(recipe=look.recipe, reason=reason))
-        found = front.split(hopeful)
+        found = front.split(preview.placed(self._material, hopeful))
         wanted = bounds.of(self.budget, self.rungs[0].measurement, cores=self._cores).ratio
         binds = wanted is not None and wanted < 1.0
         first, rest = verdict.in_line(

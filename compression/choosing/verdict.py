@@ -67,7 +67,8 @@ def in_line(
     `looks` are the front, in order. First come those that look as if they met the budget, then a
     few that do not, since a lower demand might be met by them. `size_mib` and `peak_mib` are the
     original's. `ratio` is the share of its time that may be taken, where that binds: then the
-    nearest come first, since what is faster than it has to be wins nothing.
+    nearest come first, even of those behind the front, since what is faster than it has to be
+    wins nothing.
     """
     weighed = any(look.peak_mib is not None for look in looks)
 
@@ -78,7 +79,9 @@ def in_line(
 
     fits = front.spread([look for look in looks if not over(look)])
     if ratio is not None:
-        fits = sorted(fits, key=lambda look: -look.sqnr_db)
+        fits += [look for look in others if not over(look)]
+        fits = sorted(fits, key=lambda look: (look.place or 0, -look.sqnr_db))
+        others = [look for look in others if over(look)]
     misses = [look for look in looks if over(look)]
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]

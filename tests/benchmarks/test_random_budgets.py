@@ -3,8 +3,8 @@
 Run by `./dev prove benchmarks -k random_budgets`; the settings are those of test_budgets.py, whose
 jobs' folders are used where they are there, and `TRIMTAB_BUDGETS_COUNT` (50). Every rung that meets
 a budget is measured once more by `trimtab measure`, on the whole evaluation file. It fits within
-the stated margin: twice the standard error of a time's ratio (at least 2 %), 3.5 % of memory, half
-of the interval of an agreement, nothing of a size.
+the stated margin: of a time's ratio the interval, which holds what two processes said and 5 % more,
+3.5 % of memory, half of the interval of an agreement, nothing of a size.
 """
 
 import json

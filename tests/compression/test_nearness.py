@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from compression import ladder, pairing
 from compression.apart import WORST_NATS, Apart
-from compression.choosing import placing
+from compression.choosing import front, placing, preview, verdict
 from compression.choosing.asked import NEAR, Asked
+from compression.choosing.preview import Preview
 from compression.findings import Each, Nearness, Rung
 from compression.job import Budget, OutputSpec
+from tests.compression.test_choosing import look
 from tests.compression.test_ladder import measured, variant
 
 COUNT = 60
@@ -25,7 +27,7 @@ def each(loss: float, *, wrong: int = 0) -> Each:
     lost = loss * SPREAD
     agreed = np.ones(COUNT)
     agreed[:wrong] = 0.0
-    return Each(agreed=tuple(agreed), lost=tuple(lost))
+    return Each(agreed=tuple(agreed), lost=tuple(lost), error=tuple(lost))
 
 
 ORIGINAL = each(0.0)
@@ -50,14 +52,29 @@ def test_one_wild_answer_does_not_hide_what_all_others_lose() -> None:
     wild = np.array(each(0.01).lost)
     calm = np.array(each(0.0001).lost)
     wild[0] = WORST_NATS
-    far, near = (Each(agreed=(1.0,) * COUNT, lost=tuple(lost)) for lost in (wild, calm))
+    far, near = (
+        Each(agreed=(1.0,) * COUNT, lost=tuple(lost), error=tuple(lost)) for lost in (wild, calm)
+    )
     assert pairing.nearer(near, far, SOURCES)
 
 
 def test_who_answered_fewer_inputs_is_compared_on_those() -> None:
-    few = Each(agreed=(1.0,) * 30, lost=each(0.001).lost[:30])
+    lost = each(0.001).lost[:30]
+    few = Each(agreed=(1.0,) * 30, lost=lost, error=lost)
     assert pairing.nearer(few, each(0.004), SOURCES)
     assert pairing.nearer(ORIGINAL, few, SOURCES)
+
+
+def test_where_sure_answers_lose_nothing_the_error_of_the_outputs_tells() -> None:
+    sure = np.zeros(COUNT)
+    few, many = (
+        Each(agreed=(1.0,) * COUNT, lost=tuple(sure), error=each(error).error)
+        for error in (0.02, 0.05)
+    )
+    assert pairing.nearer(few, many, SOURCES)
+    assert not pairing.nearer(many, few, SOURCES)
+    lossy = many.model_copy(update={"lost": each(0.01).lost, "error": each(0.001).error})
+    assert pairing.nearer(few, lossy, SOURCES)  # what is lost counts before
 
 
 def test_copies_of_one_source_are_one_input() -> None:
@@ -90,7 +107,7 @@ def test_an_answer_that_is_no_number_is_the_farthest(broken: float) -> None:
     good = {"y": np.array([[1.0, 0.0]], np.float32), "z": np.zeros(3, np.float32)}
     apart.add(good, {**good, "y": np.full((1, 2), broken, np.float32)})
     apart.add(good, good)
-    assert apart.found() == Each(agreed=(0.0, 1.0), lost=(WORST_NATS, 0.0))
+    assert apart.found() == Each(agreed=(0.0, 1.0), lost=(WORST_NATS, 0.0), error=(1.0, 0.0))
 
 
 def near(label: str, place: int, loss: float, **fields) -> Rung:
@@ -207,3 +224,43 @@ def test_the_best_forecast_is_the_one_just_within_the_target() -> None:
         if best is None or asked.better(predicted, best):
             best = predicted
     assert best == 0.48
+
+
+def seen(label: str, found: Each, *, cpu: float, db: float = 15.0) -> Preview:
+    return look(label=label, cpu=cpu, db=db).model_copy(update={"each": found, "key": label})
+
+
+class Sourced:
+    """What `preview.placed` asks of a job's material."""
+
+    looking = tuple(SOURCES)
+
+    def sources(self, indices: tuple[int, ...]) -> tuple[int, ...]:
+        return indices
+
+
+def test_a_look_is_left_out_by_what_it_loses_on_each_input_not_by_its_noise() -> None:
+    looks = [
+        seen("far", each(0.08), cpu=0.25, db=13.7),
+        seen("near", each(0.01), cpu=0.3, db=12.8),
+        seen("needless", each(0.08), cpu=0.3, db=13.7),
+    ]
+    found = front.split(preview.placed(Sourced(), looks))
+    assert {one.key for one in found.front} == {"far", "near"}
+    assert [(one.key, by.key) for one, by in found.behind] in (
+        [("needless", "far")],
+        [("needless", "near")],
+    )
+    behind = [one for one, _ in found.behind]
+    first, rest = verdict.in_line(found.front, behind, Budget(), size_mib=4.0, ratio=0.35)
+    assert [one.key for one in first] == ["near", "far", "needless"]  # no slower than it may be
+    assert rest == []
+    first, rest = verdict.in_line(found.front, behind, Budget(), size_mib=4.0, ratio=0.26)
+    assert [one.key for one in first] == ["far", "near"]
+    assert [one.key for one in rest] == ["needless"]
+
+
+def test_looks_that_nobody_compared_by_input_are_told_by_their_noise() -> None:
+    looks = [look(label="a", db=30.0), look(label="b", db=20.0)]
+    assert preview.placed(Sourced(), looks) == looks
+    assert [one.key for one in front.split(looks).front] == ["a"]

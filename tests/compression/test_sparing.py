@@ -84,8 +84,9 @@ def test_what_packing_left_says_whether_zeros_are_needed_and_how_many() -> None:
 
 
 def test_of_files_as_small_the_nearest_of_the_fastest_is_packed_and_the_nearest_of_all() -> None:
-    names = ("smallest", "near", "slow")
-    alike = [Recipe(label=name, passes=STATIC.passes[at:]) for at, name in enumerate(names)]
+    rounded = PassSpec(name="reconstruction")
+    ways = {"plain": (), "near": (rounded,), "slow": (rounded, rounded)}
+    alike = [Recipe(label=name, passes=(*STATIC.passes, *more)) for name, more in ways.items()]
     looks = [
         look(alike[0], 250_000, db=35.0, cpu=0.60),
         look(alike[1], 250_100, db=38.0, cpu=0.61),
@@ -93,7 +94,7 @@ def test_of_files_as_small_the_nearest_of_the_fastest_is_packed_and_the_nearest_
         look(STATIC, 300_000, db=60.0, cpu=0.5),  # larger
     ]
     found = sparing.packing(looks, Budget(size_ratio=0.2), original_bytes=1_000_000)
-    assert [one.label for one in found] == ["near, packed", "slow, packed"]
+    assert [one.label for one in found] == ["near, packed", "slow, packed", "plain, packed"]
 
 
 def test_they_begin_with_the_smallest_that_is_alike_enough() -> None:
