@@ -1,7 +1,6 @@
 """Rows of the table of test_pruning.py: cuts a model in this process, whose peak they show."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from compression.calibration.evidence import Evidence
 from compression.errors import BadModel
 from compression.job import OutputSpec
 from compression.passes import structured_pruning
+from compression.ruler import resident
 
 
 def rows(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -41,7 +41,7 @@ def rows(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
             except BadModel as error:
                 yield row | {"problem": str(error)}
                 continue
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            peak = highest_mib()
             judge, candidate = agreement.Judge(outputs), runtime.session(cut)
             for at in range(len(judging)):
                 one = judging.sample(at)
@@ -52,6 +52,11 @@ def rows(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "cpu_s": spent_s,
                 "peak_mib": peak,
             }
+
+
+def highest_mib() -> float:
+    """The most memory that this process had; `ru_maxrss` counts what its parent had as well."""
+    return resident.kib("VmHWM") / 1024
 
 
 def timed(act: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,7 +1,6 @@
 """Cuts half of a model's products in this process; prints CPU seconds by stage and peak memory."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from compression import channels, graph, runtime, samples
 from compression.calibration.evidence import Evidence
 from compression.passes import structured_pruning
 from compression.pruning import balance, comparing, planning, refitting, surgery
+from tests.benchmarks.pruning_row import highest_mib
 
 T = TypeVar("T")
 STAGES = (
@@ -38,7 +38,7 @@ def main(model: Path, inputs: Path, keep: float) -> None:
         settings = structured_pruning.Settings(keep=keep)
         whole = channels.find(original, sample=held.sample(0)).macs
         cut = structured_pruning.apply(original, settings, evidence=evidence)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = highest_mib()
         left = channels.find(cut, sample=held.sample(0)).macs / whole
         found = {"inputs": len(held), "macs": left, "peak_mib": peak, "cpu_s": spent}
     print(json.dumps(found | {"torch": "torch" in sys.modules}))
