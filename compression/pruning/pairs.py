@@ -13,8 +13,9 @@ from compression.pruning.layers import Layer
 
 Floats = NDArray[np.float64]
 _BYTES = 8
-_HELD = 6
-"""Matrices of one layer in memory at a time: two parts, products, what is solved."""
+_HELD = 8
+"""Matrices of one layer in memory at a time: two parts, these about their means, what is solved.
+With 2,208 inputs 320 MB were measured, which is 8.2."""
 
 
 @dataclass(frozen=True)
