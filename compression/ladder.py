@@ -1,5 +1,6 @@
 """The variants of one model, best first: judged against a budget, ordered, picked (pure), kept."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +39,7 @@ DEFAULT_MIN_AGREEMENT = 0.98
 """Where nobody says how alike the answers must be."""
 TIMES = frozenset({"latency_p95_ms", "latency_ratio", "cpu_share"})
 """Bounds of time."""
+_NO_LOSS, _MOST_DOUBLINGS = 1e-6, 64
 _Figure = Callable[[Measurement], float]
 # Budget field -> (what it is called, unit, how the measurement says it). All are upper bounds.
 BOUNDS: dict[str, tuple[str, str, _Figure]] = {
@@ -230,20 +232,32 @@ def _tiers(rungs: Sequence[Rung], bound: frozenset[str]) -> dict[int, float]:
     """How good each of some that meet a budget is, by id: less is better, equals are one tier.
 
     `bound` are the bounds that the original misses. Where there are any, the nearest to it comes
-    first (`Nearness.place`); what nobody feels is alike, unless time is what is bounded. Where
-    there are none, speed is what is asked for: what is within one standard error of the highest
-    agreement is as good (Breiman et al., "Classification and Regression Trees", 1984, section
-    3.4.3). So it is where no inputs were compared one by one.
+    first (`Nearness.place`). What nobody feels is alike, unless time is what is bounded: then speed
+    is not asked for, and of one place those come first that lose less than half of what others do.
+
+    Where there are none, speed is what is asked for: what is within one standard error of the
+    highest agreement is as good (Breiman et al., "Classification and Regression Trees", 1984,
+    section 3.4.3). So it is where no inputs were compared one by one.
     """
     near = {id(rung): rung.nearness for rung in rungs if rung.nearness is not None}
     if bound and len(near) == len(rungs):
-        least = UNFELT if not bound & TIMES else 0.0
-        return {one: float(-1 if n.loss <= least else n.place) for one, n in near.items()}
+        if not bound & TIMES:
+            return {one: float(-1 if n.loss <= UNFELT else n.place) for one, n in near.items()}
+        least: dict[int, float] = {}
+        for n in near.values():
+            least[n.place] = min(n.loss, least.get(n.place, n.loss))
+        return {one: n.place + _doublings(n.loss, least[n.place]) for one, n in near.items()}
     standings = {id(rung): standing(rung) for rung in rungs}
     best = max((one.value for one in standings.values()), default=0.0)
     tops = [one for one in standings.values() if one.value == best]
     enough = min((one.value - standard_error(one) for one in tops), default=0.0)
     return {one: 0.0 if s.value >= enough else 2.0 - s.value for one, s in standings.items()}
+
+
+def _doublings(loss: float, least: float) -> float:
+    """How often the least loss is doubled in another, as a part of one place."""
+    times = (loss + _NO_LOSS) / (least + _NO_LOSS)
+    return min(_MOST_DOUBLINGS - 1, int(math.log2(times))) / _MOST_DOUBLINGS
 
 
 def pick(ladder: Ladder, budget: Budget) -> Rung | None:

@@ -135,6 +135,14 @@ def test_of_equally_near_ones_the_faster_comes_first() -> None:
     assert order(Budget(latency_ratio=0.7), slow, NEEDLESS, twin) == ["twin", "slow", "deep cut"]
 
 
+def test_what_chance_may_make_equal_is_told_by_half_the_loss_where_time_is_bound() -> None:
+    slow = near("slow", 1, 0.013, latency_ratio=0.45, size_mib=0.9)
+    mean = near("mean", 1, 0.031, latency_ratio=0.3, size_mib=0.9)
+    same = near("same", 1, 0.02, latency_ratio=0.4, size_mib=0.9)
+    assert order(Budget(latency_ratio=0.5), mean, slow, same) == ["same", "slow", "mean"]
+    assert order(Budget(size_ratio=0.2), mean, slow, same) == ["mean", "same", "slow"]
+
+
 def test_where_size_alone_is_bound_speed_counts_before_a_loss_that_nobody_feels() -> None:
     exact = near("weights", 0, 1e-8, latency_ratio=1.0, size_mib=1.1, value=1.0)
     assert order(Budget(size_ratio=0.25), exact, ENOUGH) == ["int8", "weights"]
