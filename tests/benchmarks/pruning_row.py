@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from compression import agreement, channels, runtime, samples
 from compression.calibration.evidence import Evidence
@@ -15,6 +17,8 @@ from compression.errors import BadModel
 from compression.job import OutputSpec
 from compression.passes import structured_pruning
 from compression.ruler import resident
+
+Arrays = dict[str, NDArray[Any]]
 
 
 def rows(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -42,16 +46,28 @@ def rows(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield row | {"problem": str(error)}
                 continue
             peak = highest_mib()
-            judge, candidate = agreement.Judge(outputs), runtime.session(cut)
+            judge, candidate, letters = agreement.Judge(outputs), runtime.session(cut), np.zeros(2)
             for at in range(len(judging)):
                 one = judging.sample(at)
-                judge.add(runtime.run(original, one), runtime.run(candidate, one))
+                theirs, ours = runtime.run(original, one), runtime.run(candidate, one)
+                judge.add(theirs, ours)
+                letters += read(outputs[0], theirs, ours)
             yield row | {
+                "letters": letters[0] / letters[1] if letters[1] else None,
                 "macs": channels.find(cut, sample=sample).macs / whole.macs,
                 "agreement": judge.agreement("held-out").value,
                 "cpu_s": spent_s,
                 "peak_mib": peak,
             }
+
+
+def read(spec: OutputSpec, theirs: Arrays, ours: Arrays) -> tuple[int, int]:
+    """Of the steps at which the original reads something, those that agree, and all."""
+    if spec.kind != "steps" or spec.blank is None:
+        return 0, 0
+    wanted, found = (one[spec.name].argmax(-1) for one in (theirs, ours))
+    is_letter = wanted != spec.blank
+    return int((is_letter & (wanted == found)).sum()), int(is_letter.sum())
 
 
 def highest_mib() -> float:
