@@ -9,7 +9,15 @@ import onnx
 from onnx import numpy_helper
 
 from compression.errors import BadModel
-from compression.pruning import allocating, fading, layers, ordering, readers, sensitivity
+from compression.pruning import (
+    allocating,
+    fading,
+    layers,
+    ordering,
+    readers,
+    sensitivity,
+    weighing,
+)
 from compression.pruning.groups import ChannelMap, Group
 from compression.pruning.ordering import Order
 from compression.pruning.parts import Parts
@@ -64,10 +72,14 @@ def study(
     orders: dict[str, Order] = {}
     whole: dict[str, str] = {}
     shifting = {name for name, one in layers.find(model).items() if one.can_shift}
+    known = weighing.makers(channels, seen, shifting=shifting)
     for group in channels.groups:
         found = None
         if by == "activations":
-            tables = [one.reader(shifts=one.slot.node in shifting) for one in seen[group.id]]
+            tables = [
+                weighing.weighed(one, one.reader(shifts=one.slot.node in shifting), known)
+                for one in seen[group.id]
+            ]
             found = ordering.by_activations(group.width, tables)
             if parts is not None and (lacking := _lacking(group, seen[group.id], parts)):
                 whole[group.id] = lacking
