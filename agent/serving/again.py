@@ -56,6 +56,7 @@ class Binary(NamedTuple):
 
     def answer(self, data: bytes) -> bytes | None:
         """As Again."""
+        # What `asks` says, without a call: this is the way of microseconds.
         if len(data) != self.length or not data.startswith(self.said):
             return None
         return self.rote.answer(self.told, data, len(self.said))

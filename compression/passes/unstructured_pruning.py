@@ -110,7 +110,9 @@ def _made(model: onnx.ModelProto, settings: Settings, evidence: Evidence | None)
         for one in found:
             if one.name in apart:  # first, so that the layers behind can make up for it
                 _alone(one, patterns[one.name], settings, seen)
-        fitted = apart | _fitted(model, pruned, found, patterns, divided, settings)
+        together = [one for one in found if one.name not in apart]
+        how = masked_fitting.How(settings.order, settings.refit, settings.ridge)
+        fitted = apart | _fitted((model, pruned), together, patterns, divided, how)
     for one in found:
         if one.name not in fitted:
             _alone(one, patterns[one.name], settings, seen)
@@ -158,20 +160,21 @@ def _fits(one: Target, divided: parts.Parts) -> bool:
     return one.layer is not None and Pair(one.layer, one.layer, _stays(one)).bytes <= bound
 
 
-def _fitted(  # noqa: PLR0917 - all of them are what one job has in hand
-    model: onnx.ModelProto,
-    pruned: onnx.ModelProto,
+def _fitted(
+    models: tuple[onnx.ModelProto, onnx.ModelProto],
     found: list[Target],
     patterns: dict[str, Pattern],
     divided: parts.Parts,
-    settings: Settings,
+    how: masked_fitting.How,
 ) -> set[str]:
-    """Mask and fit in the order of the graph; returns the constants that were."""
-    layers = {one.layer.name: one for one in found if one.layer and _fits(one, divided)}
-    how = masked_fitting.How(settings.order, settings.refit, settings.ridge)
+    """Mask and fit in the order of the graph; returns the constants that were.
+
+    `models`: the one that is pruned, as it was, and as it becomes.
+    """
+    layers = {one.layer.name: one for one in found if one.layer}
     fit = masked_fitting.fitter({name: patterns[one.name] for name, one in layers.items()}, how)
     stays = {name: _stays(one) for name, one in layers.items()}
-    done = refitting.refit(model, pruned, stays, divided, fit=fit)
+    done = refitting.refit(*models, stays, divided, fit=fit)
     return {layers[one.layer].name for one in done}
 
 

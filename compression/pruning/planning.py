@@ -69,23 +69,17 @@ def study(
     seen: Mapping[str, list[Seen]] = {group.id: [] for group in channels.groups}
     if parts is not None and (sensitive or by == "activations"):
         seen = readers.find(model, channels, parts)
-    orders: dict[str, Order] = {}
-    whole: dict[str, str] = {}
-    shifting = {name for name, one in layers.find(model).items() if one.can_shift}
-    known = weighing.makers(channels, seen, shifting=shifting)
-    for group in channels.groups:
-        found = None
-        if by == "activations":
-            tables = [
-                weighing.weighed(one, one.reader(shifts=one.slot.node in shifting), known)
-                for one in seen[group.id]
-            ]
-            found = ordering.by_activations(group.width, tables)
-            if parts is not None and (lacking := _lacking(group, seen[group.id], parts)):
-                whole[group.id] = lacking
-        orders[group.id] = found or ordering.by_magnitude(group, _weights(model, group))
+    found = _by_activations(model, channels, seen) if by == "activations" else {}
+    orders = {
+        group.id: found.get(group.id) or ordering.by_magnitude(group, _weights(model, group))
+        for group in channels.groups
+    }
     if parts is None:
-        return Study(orders, {}, whole)
+        return Study(orders, {}, {})
+    whole: dict[str, str] = {}
+    if by == "activations":
+        lacking = {group.id: _lacking(group, seen[group.id], parts) for group in channels.groups}
+        whole = {name: why for name, why in lacking.items() if why}
     expected = {
         fade: fading.losses(model, channels, orders, fade=fade, without=whole)
         for fade in fading.FADES
@@ -96,6 +90,22 @@ def study(
     groups = [group for group in channels.groups if group.id not in whole]
     losses = sensitivity.measure(model, channels, groups, orders, seen, judge=judge)
     return Study(orders, losses, whole, expected)
+
+
+def _by_activations(
+    model: onnx.ModelProto, channels: ChannelMap, seen: Mapping[str, Sequence[Seen]]
+) -> dict[str, Order | None]:
+    """The order of each group by what its readers see; None where none of them says anything."""
+    shifting = {name for name, one in layers.find(model).items() if one.can_shift}
+    known = weighing.makers(channels, seen, shifting=shifting)
+    found: dict[str, Order | None] = {}
+    for group in channels.groups:
+        tables = [
+            weighing.weighed(one, one.reader(shifts=one.slot.node in shifting), known)
+            for one in seen[group.id]
+        ]
+        found[group.id] = ordering.by_activations(group.width, tables)
+    return found
 
 
 def _lacking(group: Group, seen: Sequence[Seen], parts: Parts) -> str:

@@ -77,11 +77,8 @@ def recover(
     )
     judge = Judge(original, outputs, threads=asked.threads)
     mixes = batches and {spec.kind for spec in outputs} == {"logits"}
-    plan = Plan(
-        seconds=asked.seconds, steps=asked.steps, rate=asked.learning_rate, batch=asked.batch,
-        runs_of=runs_of, seed=asked.seed, stock_bytes=memory.STOCK * work_bytes,
-        augmenter=Augmenter(asked.augmentation, mixes=mixes),
-        checkpoint=asked.folder / checkpoints.NAME if asked.folder else None,
+    plan = _plan(
+        asked, runs_of=runs_of, stock_bytes=memory.STOCK * work_bytes, mixes=mixes,
         key=key(model, original, asked), report=report,
     )  # fmt: skip
     training = Training(student, teacher, judge, divided, plan)
@@ -94,6 +91,24 @@ def recover(
             f"cannot recover by training at rate {training.state.rate:g}: {verdict.reason}"
         )
     return made
+
+
+def _plan(
+    asked: Asked,
+    *,
+    runs_of: int,
+    stock_bytes: float,
+    mixes: bool,
+    key: str,
+    report: Callable[[str, float], None],
+) -> Plan:
+    return Plan(
+        seconds=asked.seconds, steps=asked.steps, rate=asked.learning_rate, batch=asked.batch,
+        runs_of=runs_of, seed=asked.seed, stock_bytes=stock_bytes,
+        augmenter=Augmenter(asked.augmentation, mixes=mixes),
+        checkpoint=asked.folder / checkpoints.NAME if asked.folder else None,
+        key=key, report=report,
+    )  # fmt: skip
 
 
 def _teacher(

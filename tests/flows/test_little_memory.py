@@ -12,7 +12,7 @@ import pytest
 
 from tests.flows.conftest import Site
 from tests.simulators import models
-from tests.simulators.agent import running_agent
+from tests.simulators.agent import RunningAgent, running_agent
 from tests.simulators.broker import RunningBroker
 from tests.simulators.fleet import make_keys, operator
 from tests.simulators.groups import Group, control_group
@@ -37,6 +37,42 @@ async def a_site(broker: RunningBroker, folder: Path) -> AsyncIterator[Site]:
         async with operator(broker.port, private, keys) as fleet:
             await fleet.until(lambda: fleet.status.get("pole-7"), what="status of the device")
             yield Site(broker, agent, fleet, folder)
+
+
+class Client:
+    """Asks again and again until it is told to stop."""
+
+    def __init__(self, agent: RunningAgent, inputs: dict[str, np.ndarray]) -> None:
+        self.answered: list[str] = []
+        """The versions that answered."""
+        self.failed: list[str] = []
+        self.took_s: list[float] = []
+        self._agent, self._inputs = agent, inputs
+        self._asking = True
+        self._task = asyncio.create_task(self._ask())
+
+    async def stop(self) -> None:
+        self._asking = False
+        await self._task
+
+    async def _ask(self) -> None:
+        while self._asking:
+            began_s = time.monotonic()
+            try:
+                answer = await asyncio.to_thread(self._agent.infer, "m", self._inputs)
+                self.answered.append(answer["model_version"])
+                self.took_s.append(time.monotonic() - began_s)
+            except Exception as error:
+                self.failed.append(repr(error))
+
+
+def broken(model: Path, path: Path) -> Path:
+    """A copy that fails when it is loaded: room has been made for it by then."""
+    made = onnx.load(model)
+    made.graph.node[1].op_type, made.graph.node[1].domain = "NoSuchOperator", "nobody"
+    made.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
+    onnx.save(made, path)
+    return path
 
 
 @pytest.mark.prove
@@ -64,20 +100,7 @@ async def test_where_two_do_not_fit_one_takes_the_others_place_and_comes_back_wh
         group.limit(group.used_mib() + 0.75 * peak_mib)
         print(f"\nmodel of {peak_mib:.0f} MiB; limit {group.used_mib() + 0.75 * peak_mib:.0f} MiB")
 
-        x = models.sample_inputs(tmp_path / "1.onnx", 1)
-        asking, answered, failed, took_s = True, list[str](), list[str](), list[float]()
-
-        async def keep_asking() -> None:
-            while asking:
-                began_s = time.monotonic()
-                try:
-                    answer = await asyncio.to_thread(agent.infer, "m", x)
-                    answered.append(answer["model_version"])
-                    took_s.append(time.monotonic() - began_s)
-                except Exception as error:
-                    failed.append(repr(error))
-
-        client = asyncio.create_task(keep_asking())
+        client = Client(agent, models.sample_inputs(tmp_path / "1.onnx", 1))
         fleet.events.clear()
         end = await fleet.end_of(await fleet.deploy(version=2, strategy="as-is"))
         assert end.state == "live", end.message
@@ -85,26 +108,21 @@ async def test_where_two_do_not_fit_one_takes_the_others_place_and_comes_back_wh
         print(f"replaced with a gap of {swapped.figures['gap_ms']:.0f} ms: {end.message}")
         assert swapped.figures["gap_ms"] > 0
 
-        # What fails when it is loaded has been made room for by then.
-        broken = onnx.load(tmp_path / "1.onnx")
-        broken.graph.node[1].op_type, broken.graph.node[1].domain = "NoSuchOperator", "nobody"
-        broken.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
-        onnx.save(broken, tmp_path / "3.onnx")
-        await fleet.publish(tmp_path / "3.onnx", version=3)
+        await fleet.publish(broken(tmp_path / "1.onnx", tmp_path / "3.onnx"), version=3)
         fleet.events.clear()
-        count = len(answered)
+        count = len(client.answered)
         end = await fleet.end_of(await fleet.deploy(version=3, strategy="as-is"))
         assert end.state == "refused", end.message
         assert "NoSuchOperator" in end.message
-        await fleet.until(lambda: len(answered) > count or None, what="an answer afterwards")
-        asking = False
-        await client
-        print(f"{end.message[:120]}; version {answered[-1]} serves again")
+        await fleet.until(lambda: len(client.answered) > count or None, what="an answer afterwards")
+        await client.stop()
+        print(f"{end.message[:120]}; version {client.answered[-1]} serves again")
         print(
-            f"{len(answered)} answers, {len(failed)} failures, the longest took {max(took_s):.2f} s"
+            f"{len(client.answered)} answers, {len(client.failed)} failures, "
+            f"the longest took {max(client.took_s):.2f} s"
         )
-        assert not failed, failed[:3]
-        assert sorted(set(answered)) == ["1", "2"]
-        assert answered[-1] == "2"
+        assert not client.failed, client.failed[:3]
+        assert sorted(set(client.answered)) == ["1", "2"]
+        assert client.answered[-1] == "2"
         live = fleet.status["pole-7"].models[0]
         assert (live.version, live.sha256) == (2, second.files.model.sha256)

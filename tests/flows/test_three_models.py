@@ -22,7 +22,7 @@ from tests.fixtures import more
 from tests.flows.conftest import Site
 from tests.simulators.agent import RunningAgent, running_agent
 from tests.simulators.broker import RunningBroker
-from tests.simulators.fleet import make_keys, operator
+from tests.simulators.fleet import Fleet, make_keys, operator
 
 MEMORY_MIB = 1024.0
 ONE_CORE = 0.60
@@ -100,6 +100,31 @@ def drive(
         done[model] += 1
 
 
+async def deployed(fleet: Fleet, name: str, fixture: fixtures.Fixture) -> None:
+    """Publish a model and wait until it is live within its budget."""
+    await fleet.publish(
+        fixture.onnx, name=name, calibration=fixture.calibration,
+        outputs=outputs.read([fixture.outputs]),
+    )  # fmt: skip
+    budget = Budget(request_rate_hz=RATES_HZ[name], min_agreement=0.95)
+    end = await fleet.end_of(
+        await fleet.deploy(model=name, budget=budget, minutes=4), within_s=1500
+    )
+    told = [f"{e.kind} {e.model} {e.message}" for e in fleet.events
+            if e.kind in {"swapped", "state"}]  # fmt: skip
+    print(f"{name}: {end.state} {end.message}")
+    assert end.state == "live", told[-12:]
+
+
+def body(fixture: fixtures.Fixture) -> tuple[bytes, dict[str, str]]:
+    """A request about one of the inputs of a model's calibration."""
+    with np.load(fixture.calibration) as inputs:
+        first = inputs.files[0]
+        array = inputs[first]
+    array = array if "::" in first else array[:1]
+    return request(first.partition("::")[0], array.astype(np.float32))
+
+
 @pytest.mark.prove
 @pytest.mark.timeout(3600)
 async def test_three_models_share_a_small_device(crowded: Site) -> None:
@@ -107,32 +132,15 @@ async def test_three_models_share_a_small_device(crowded: Site) -> None:
     made = {name: make() for name, make in MADE.items()}
     with watched(agent) as memory:
         for name, fixture in made.items():
-            await fleet.publish(
-                fixture.onnx, name=name, calibration=fixture.calibration,
-                outputs=outputs.read([fixture.outputs]),
-            )  # fmt: skip
-            budget = Budget(request_rate_hz=RATES_HZ[name], min_agreement=0.95)
-            deployment = await fleet.deploy(model=name, budget=budget, minutes=4)
-            end = await fleet.end_of(deployment, within_s=1500)
-            told = [f"{e.kind} {e.model} {e.message}" for e in fleet.events
-                    if e.kind in {"swapped", "state"}]  # fmt: skip
-            print(f"{name}: {end.state} {end.message}")
-            assert end.state == "live", told[-12:]
+            await deployed(fleet, name, fixture)
 
         server = agent.children("agent.serving.server")[0]
         done = dict.fromkeys(made, 0)
-        bodies = {}
-        for name, fixture in made.items():
-            with np.load(fixture.calibration) as inputs:
-                first = inputs.files[0]
-                array = inputs[first]
-                array = array if "::" in first else array[:1]
-                bodies[name] = request(first.partition("::")[0], array.astype(np.float32))
         threads = [
             threading.Thread(
-                target=drive, args=(agent.http_port, name, bodies[name], RATES_HZ[name], done)
+                target=drive, args=(agent.http_port, name, body(fixture), RATES_HZ[name], done)
             )
-            for name in made
+            for name, fixture in made.items()
         ]
         spent, began = server.cpu_times(), time.monotonic()
         for thread in threads:
