@@ -106,7 +106,7 @@ class DeviceClass(Words):
 
 
 class PassSpec(Words):
-    """One compression pass by its name in `compression.pipeline.PASSES`, and its parameters."""
+    """One compression pass by its name in `passes.catalogue.PASSES`, and its parameters."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from compression import ladder
+from compression import judging
 from compression.findings import Ladder, Measurement, Rung
 from compression.job import Budget, Sha256
 
@@ -22,7 +22,7 @@ class Verdict:
 def judge(measurement: Measurement, budget: Budget, *, available_mib: float, cores: int) -> Verdict:
     """Judge a variant that is to take over: the whole budget, and the memory free right now."""
     return Verdict(
-        (*ladder.misses(measurement, budget, cores=cores), *_memory(measurement, available_mib))
+        (*judging.misses(measurement, budget, cores=cores), *_memory(measurement, available_mib))
     )
 
 
@@ -33,7 +33,7 @@ def judge_original(
     its neighbours on the device, which is memory."""
     memory = Budget(peak_memory_mib=budget.peak_memory_mib)
     return Verdict(
-        (*ladder.misses(measurement, memory, cores=cores), *_memory(measurement, available_mib))
+        (*judging.misses(measurement, memory, cores=cores), *_memory(measurement, available_mib))
     )
 
 

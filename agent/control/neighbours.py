@@ -7,7 +7,7 @@ from agent.control.arbitration import Claim, Option, Plan
 from agent.control.parts import FORECAST, Parts
 from agent.control.record import Deployment, Record, Variant
 from agent.control.states import REST
-from compression import ladder
+from compression import judging, ladder
 from compression.errors import BadInputs
 from compression.findings import Measurement, Rung
 from compression.job import Budget
@@ -123,7 +123,7 @@ def _fitting(
         offered = ladder.load(parts.catalog.ladder(record.model, live.version))
     except BadInputs:  # there is none
         return []
-    judged = [ladder.judged(rung, budget, cores=cores) for rung in offered.rungs]
+    judged = [judging.judged(rung, budget, cores=cores) for rung in offered.rungs]
     barred = {*deployment.turned_down, *record.distrusted}
     return [
         rung
@@ -151,7 +151,7 @@ def _option(
         return Option(sha256, label, forecast_mib)
     budget = record.deployment.effective_budget if record.deployment else None
     rate, cores = budget and budget.request_rate_hz, parts.device_class.cores
-    share = ladder.cpu_share(measurement, rate_hz=rate, cores=cores) if rate else 0.0
+    share = judging.cpu_share(measurement, rate_hz=rate, cores=cores) if rate else 0.0
     return Option(sha256, label, measurement.peak_memory_mib, share)
 
 

@@ -13,7 +13,7 @@ from agent.control.states import State
 from agent.errors import Refused
 from agent.protocol.commands import Recompress, SetBudget
 from agent.protocol.manifest import Manifest
-from compression import ladder
+from compression import judging, ladder
 from compression.errors import BadInputs
 from compression.findings import Ladder
 from compression.job import Budget
@@ -48,7 +48,7 @@ def judged(live: Variant, budget: Budget, parts: Parts) -> Variant:
     """What serves, after its budget has changed."""
     if live.measurement is None:
         return live.model_copy(update={"meets_budget": None})
-    misses = ladder.misses(live.measurement, budget, cores=parts.device_class.cores)
+    misses = judging.misses(live.measurement, budget, cores=parts.device_class.cores)
     return live.model_copy(update={"meets_budget": not misses})
 
 

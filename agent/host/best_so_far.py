@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agent.host import compressor
 from agent.host.breaks import Breaks
-from compression import durable, ladder
+from compression import durable, judging, ladder
 from compression.errors import BadInputs, CannotRun, OutOfBudget
 from compression.findings import Ladder, ModelRef, Rejected, Rung
 from compression.job import CompressJob, Recipe, Sha256
@@ -110,7 +110,7 @@ class SoFar:
         return ladder.build(
             model=model,
             device_class=job.device_class,
-            budget=ladder.whole(job.budget),
+            budget=judging.whole(job.budget),
             rungs=[*own, *_others(self._earlier(model), own)],
             rejected=[*self._found.rejected, left],
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from compression import ladder
+from compression import judging, ladder
 from compression.choosing import verdict
 from compression.choosing.preview import Preview
 from compression.findings import Measurement
@@ -56,7 +56,7 @@ def of(budget: Budget, original: Measurement, *, cores: int) -> Bounds:
     margin = 1 - min(_MOST_MARGIN, max(_LEAST_MARGIN, MARGIN * original.noise))
     ratio = min((one for one in ratios if one is not None), default=None)
     mib = min((one for one in sizes if one is not None), default=None)
-    whole_mib, drawn_in = original.original_peak_memory_mib, 1 - ladder.MEMORY_MARGIN
+    whole_mib, drawn_in = original.original_peak_memory_mib, 1 - judging.MEMORY_MARGIN
     peaks = [budget.peak_memory_mib, budget.memory_ratio and budget.memory_ratio * whole_mib]
     peak = min((one * drawn_in for one in peaks if one is not None), default=None)
     if peak is not None and original.peak_memory_mib <= peak:

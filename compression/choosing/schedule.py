@@ -14,7 +14,7 @@ from compression.choosing import front, verdict
 from compression.choosing.bounds import Bounds
 from compression.choosing.preview import Preview
 from compression.job import Budget, PassSpec, Recipe
-from compression.pipeline import FLOAT
+from compression.passes.catalogue import FLOAT
 from compression.workplace import NAME
 
 CUTS = frozenset({"structured_pruning"})

@@ -15,7 +15,7 @@ arena stays: measured on ten models, without it none takes less memory than by t
 
 from collections.abc import Iterator
 
-from compression import ladder
+from compression import judging
 from compression.findings import Measurement
 from compression.job import Budget, Recipe, Runtime
 from compression.passes import prepared
@@ -40,7 +40,7 @@ def ways(threads: int, *, ready: bool) -> tuple[Runtime, ...]:
 def otherwise(found: Measurement, how: Runtime, budget: Budget, *, cores: int) -> Runtime | None:
     """How else to run what misses a budget of time; None where that would not help."""
     beyond = budget.model_copy(update=dict.fromkeys(_TIMES))
-    if ladder.misses(found, beyond, cores=cores):
+    if judging.misses(found, beyond, cores=cores):
         return None
     threads = next(_threads(found, how, budget, cores), None)
     return None if threads is None else how.model_copy(update={"threads": threads})
@@ -48,7 +48,7 @@ def otherwise(found: Measurement, how: Runtime, budget: Budget, *, cores: int) -
 
 def _threads(found: Measurement, how: Runtime, budget: Budget, cores: int) -> Iterator[int]:
     share = Budget(cpu_share=budget.cpu_share, request_rate_hz=budget.request_rate_hz)
-    if how.threads > 1 and ladder.misses(found, share, cores=cores):
+    if how.threads > 1 and judging.misses(found, share, cores=cores):
         yield 1
     bound = budget.latency_p95_ms
     if bound is not None and budget.threads is None and found.latency_p95_ms > bound:

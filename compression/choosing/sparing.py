@@ -7,10 +7,10 @@ is asked for brings them up.
 import math
 from collections.abc import Sequence
 
-from compression import pipeline
 from compression.choosing import verdict
 from compression.choosing.preview import Preview
 from compression.job import Budget, PassSpec, Recipe
+from compression.passes import catalogue
 
 STEPS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of zeros."""
@@ -72,7 +72,7 @@ def sparse(recipe: Recipe, share: float) -> Recipe:
     packed = PassSpec(name="packed")
     if not share:
         return Recipe(label=f"{recipe.label}, packed", passes=(*recipe.passes, packed))
-    at = sum(1 for spec in recipe.passes if spec.name in pipeline.FLOAT)
+    at = sum(1 for spec in recipe.passes if spec.name in catalogue.FLOAT)
     zeros = PassSpec(name="unstructured_pruning", parameters={"sparsity": share})
     passes = (*recipe.passes[:at], zeros, *recipe.passes[at:], packed)
     return Recipe(label=f"{recipe.label}, {share:.0%} zeros, packed", passes=passes)

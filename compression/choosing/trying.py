@@ -6,12 +6,12 @@ of them meets the budget after all, the next ones are tried.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from compression import ladder, pipeline, working
+from compression import judging, pipeline, working
 from compression.calibration.material import Material
-from compression.choosing import bounds, front, preview, settings, verdict
+from compression.choosing import bounds, front, preview, verdict
+from compression.choosing.measuring import Kept, Measuring, why
 from compression.choosing.placing import Places, claimed
 from compression.choosing.preview import Preview
 from compression.choosing.search import ORIGINAL
@@ -20,20 +20,10 @@ from compression.choosing.trials import Listener, Trials
 from compression.errors import CannotRun
 from compression.findings import Measurement, Rejected, Rung
 from compression.job import CompressJob, Recipe, Runtime
-from compression.stream import TrialAnswer
 
 MOST_UNSURE = 3
 """Rungs that meet the budget, but might not if they were measured again: then one that surely does
 is looked for no further."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A candidate as it is run, and its measurement on the choosing part."""
-
-    look: Preview
-    how: Runtime
-    measurement: Measurement
 
 
 class Trying:
@@ -51,7 +41,7 @@ class Trying:
     ) -> None:
         self.rungs: list[Rung] = []
         self.rejected: list[Rejected] = []
-        self.budget = ladder.whole(job.budget)
+        self.budget = judging.whole(job.budget)
         self._job = job
         self._material = material
         self._shelf = shelf
@@ -60,6 +50,7 @@ class Trying:
         self._ends = ends
         self._cores = job.device_class.cores
         self._trials = Trials(job, material, shelf, listener)
+        self._measuring = Measuring(self._trials, shelf, self.budget, cores=self._cores)
         self._places = Places(material.sources(material.choosing))
         self._beaten: dict[str, str] = {}
         self._late = False
@@ -78,7 +69,7 @@ class Trying:
             # It agrees with itself on any inputs, so that reading these chooses nothing.
             answer = self._trials.reporting(file, key)
             if answer.measurement is None:
-                raise CannotRun(f"cannot measure the original: {_why(answer)}")
+                raise CannotRun(f"cannot measure the original: {why(answer)}")
             original = Preview(recipe=ORIGINAL, key=key, path=file)
             rung = self._rung(original, self._trials.runtime, answer.measurement, None)
         self._add(rung)
@@ -121,7 +112,7 @@ class Trying:
             kept = self._choose(left, count, most=most, make=make)
             self._report(kept, make)
             meeting = [rung for rung in self.rungs[1:] if rung.meets_budget]
-            sure = [ladder.surely(rung, self.budget, cores=self._cores) for rung in meeting]
+            sure = [judging.surely(rung, self.budget, cores=self._cores) for rung in meeting]
             if any(sure) or len(meeting) > MOST_UNSURE:
                 break
             most = 1
@@ -150,8 +141,9 @@ class Trying:
             look = left.pop(0)
             taken += 1
             self._say("trying", look.recipe.label, 0.5 + 0.4 * (count - len(left)) / count)
-            one = self._chosen_by(look, make)
-            if one is None:
+            one = self._measuring.best(look, make)
+            if isinstance(one, Rejected):
+                self.reject(one)
                 continue
             found, original = one.measurement, self.rungs[0].measurement
             reason = verdict.after(found, self.budget, original=original, cores=self._cores)
@@ -168,42 +160,6 @@ class Trying:
             else:
                 kept.append(one)
         return kept
-
-    def _chosen_by(self, look: Preview, make: Callable[[Preview], None]) -> Kept | None:
-        """Measure on the choosing part; None where the trial failed, which rejects it.
-
-        What misses a budget of time that another way to run it may meet is measured so as well.
-        """
-        how = look.runtime or settings.usual(look.recipe, self._trials.runtime.threads)
-        answer = self._measured(look, how, make)
-        if answer.measurement is None:
-            self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
-            return None
-        first = Kept(look, how, answer.measurement)
-        other = settings.otherwise(first.measurement, how, self.budget, cores=self._cores)
-        again = self._measured(look, other, make).measurement if other else None
-        if other is None or again is None:
-            return first
-        return min(first, Kept(look, other, again), key=self._shortfall)
-
-    def _shortfall(self, one: Kept) -> float:
-        return ladder.shortfall(one.measurement, self.budget, cores=self._cores)
-
-    def _measured(
-        self, look: Preview, how: Runtime, make: Callable[[Preview], None]
-    ) -> TrialAnswer:
-        """What a trial on the choosing part says, or said in an earlier run."""
-        found = self._shelf.recall(look.key, how)
-        if not look.path.exists() and (found is None or self._shelf.get(look.key) is None):
-            make(look)
-        if found is not None:
-            return TrialAnswer(measurement=found)
-        answer = self._trials.choosing(look.path, how)
-        if answer.measurement is None:
-            return answer
-        found = self._trials.marked(answer.measurement)
-        self._shelf.remember(look.key, how, found)
-        return TrialAnswer(measurement=found)
 
     def _in_time(self, kept: int) -> bool:
         """Whether one more candidate can be tried, and all that are kept reported."""
@@ -225,7 +181,7 @@ class Trying:
                     make(look)
                 answer = self._trials.reporting(look.path, look.key, one.how)
                 if answer.measurement is None:
-                    self.reject(Rejected(recipe=look.recipe, reason=_why(answer)))
+                    self.reject(Rejected(recipe=look.recipe, reason=why(answer)))
                     continue
                 rung = self._rung(look, one.how, answer.measurement, one.measurement)
             self._places.file(rung.sha256, look.key)
@@ -268,10 +224,6 @@ class Trying:
 
     def _add(self, rung: Rung) -> None:
         (placed,) = self._places.of([rung])
-        judged = ladder.judged(placed, self.budget, cores=self._cores)
+        judged = judging.judged(placed, self.budget, cores=self._cores)
         self.rungs.append(judged)
         self._listener.tried(judged)
-
-
-def _why(answer: TrialAnswer) -> str:
-    return answer.failed.message if answer.failed else "the trial gave no answer"

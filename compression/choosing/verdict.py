@@ -5,7 +5,7 @@ All of it by the choosing part of the inputs: what reports is read when the choi
 
 from collections.abc import Sequence
 
-from compression import ladder
+from compression import judging, ladder
 from compression.choosing import front
 from compression.choosing.preview import Preview
 from compression.findings import Measurement
@@ -26,7 +26,7 @@ WORTH = 0.95
 
 def least_agreement(budget: Budget) -> float:
     """Return the agreement below which a candidate is not kept."""
-    return ladder.whole(budget).min_agreement or 0.0
+    return judging.whole(budget).min_agreement or 0.0
 
 
 def before(look: Preview, budget: Budget, *, size_mib: float, peak_mib: float = 0.0) -> str | None:
@@ -134,7 +134,7 @@ def after(found: Measurement, budget: Budget, *, original: Measurement, cores: i
             f"{found.latency_ratio:.2f}"
         )
     room = Budget(**{name: getattr(budget, name) for name in SPACE})
-    if ladder.misses(original, room, cores=cores):
+    if judging.misses(original, room, cores=cores):
         return None
     slowest = 1.0 + max(found.noise if found.ratio_basis == "wall" else 0.0, timing.QUIET)
     if found.latency_ratio > slowest:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from compression import ladder, report
+from compression import judging, report
 from compression.findings import (
     Agreement,
     Ladder,
@@ -222,7 +222,7 @@ def facts(pairs: Sequence[tuple[str, Child]]) -> Markup:
 def bounds(found: Ladder) -> str:
     """The budget in one line."""
     given = found.budget.model_dump(exclude_none=True)
-    names = {name: title for name, (title, _, _) in ladder.BOUNDS.items()}
+    names = {name: title for name, (title, _, _) in judging.BOUNDS.items()}
     shown = [
         f"{names.get(name, name.replace('_', ' '))} {value:g}" for name, value in given.items()
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from compression import ladder
+from compression import judging
 from compression.findings import Ladder, Measurement
 from compression.job import Budget
 from compression.page import plot
@@ -84,7 +84,7 @@ def _points(found: Ladder, *, size: bool) -> list[Point]:
 
 def _point(m: Measurement, label: str, kind: Kind, *, size: bool, number: str = "") -> Point:
     agreement = m.agreement
-    share = ladder.BOUNDS["size_ratio"][2](m)
+    share = judging.BOUNDS["size_ratio"][2](m)
     x_bounds = None if m.ratio_low is None or m.ratio_high is None else (m.ratio_low, m.ratio_high)
     certain = kind in {"original", "rejected"}
     return Point(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from compression import ladder
+from compression import judging
 from compression.findings import Ladder, Measurement, Rejected, Rung
 from compression.job import Budget
 from tests.benchmarks import budget_jobs
@@ -60,7 +60,7 @@ def closest(found: Iterable[Found], budget: Budget, *, cores: int) -> Found | No
         for one in found
         if one.measurement is not None
         and one.recipe.passes
-        and not ladder.misses(one.measurement, room, cores=cores)
+        and not judging.misses(one.measurement, room, cores=cores)
     ]
     if not able:
         return None
@@ -82,7 +82,7 @@ def said(one: Found | None) -> dict[str, Any] | None:
         "samples": m.agreement.samples,
         "loss": loss(m),
         "ratio": m.latency_ratio,
-        "margin": ladder.margin(m),
+        "margin": judging.margin(m),
         "basis": m.ratio_basis,
         "size_ratio": m.size_mib / m.original_size_mib,
         "predicted": one.predicted_ratio,
@@ -105,7 +105,7 @@ def lost(found: dict[str, Any]) -> list[str]:
         rival = found[name]
         if rival is None:
             continue
-        serves = rival["agreement"] >= ladder.DEFAULT_MIN_AGREEMENT
+        serves = rival["agreement"] >= judging.DEFAULT_MIN_AGREEMENT
         errors = [(one["agreement"] - one["low"]) for one in (ours, rival) if one is not None]
         apart = rival["agreement"] - (ours["agreement"] if ours is not None else 1.0)
         nearer = apart > math.hypot(*errors)

@@ -32,7 +32,7 @@ def rung(agreement: float, ratio: float, *, half: float = 0.01) -> Rung:
 
 
 def row(ours: Rung, *, even: Rung) -> dict[str, object]:
-    met = not budget_rows.ladder.misses(ours.measurement, BUDGET, cores=2)
+    met = not budget_rows.judging.misses(ours.measurement, BUDGET, cores=2)
     found = Ladder(
         model=ModelRef(name="m", sha256="0" * 64), device_class=HERE, budget=BUDGET,
         rungs=(ours.model_copy(update={"meets_budget": met}),),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from agent.device import profile
-from compression import ladder
+from compression import judging
 from compression.errors import BadModel
 from compression.findings import Rung
 from compression.job import Budget
@@ -35,7 +35,7 @@ def rows(name: str, folder: Path) -> Iterator[dict[str, Any]]:
     assert free.ladder is not None, free.refused
     plain: list[Rung] = []
     _add(plain, free.ladder.rungs)
-    form = budget_jobs.form(free.ladder, least=ladder.DEFAULT_MIN_AGREEMENT)
+    form = budget_jobs.form(free.ladder, least=judging.DEFAULT_MIN_AGREEMENT)
     try:
         even = budget_jobs.evenly(one, form, folder / "even", minutes=2 * MINUTES)
     except BadModel as error:

@@ -19,7 +19,7 @@ import pytest
 
 from agent import outputs
 from agent.device import profile
-from compression import ladder
+from compression import judging
 from compression.findings import Measurement, Rung
 from compression.job import Budget
 from tests.benchmarks import budget_jobs
@@ -82,14 +82,14 @@ def outside(claim: Claim, again: Measurement, *, cores: int, by: float) -> tuple
     """What misses the budget by more than `by` times the stated margin."""
     stated, bounds = claim.rung.measurement, claim.budget.model_dump(exclude_none=True)
     factors = {
-        "latency_ratio": 1 + by * ladder.margin(stated),
-        "memory_ratio": 1 + by * ladder.MEMORY_MARGIN,
+        "latency_ratio": 1 + by * judging.margin(stated),
+        "memory_ratio": 1 + by * judging.MEMORY_MARGIN,
         "min_agreement": 1.0,
     }
     drawn = {field: bound * factors.get(field, 1.0) for field, bound in bounds.items()}
     half = stated.agreement.value - stated.agreement.low
     drawn["min_agreement"] = max(0.0, drawn["min_agreement"] - by * half)
-    return ladder.misses(again, Budget.model_validate(drawn), cores=cores)
+    return judging.misses(again, Budget.model_validate(drawn), cores=cores)
 
 
 def said(budget: Budget) -> str:

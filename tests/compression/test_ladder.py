@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compression import ladder, report
+from compression import judging, ladder, report
 from compression.errors import BadInputs
 from compression.findings import Agreement, Ladder, Measurement, ModelRef, Rejected, Rung
 from compression.job import Budget, DeviceClass, PassSpec, Recipe, Runtime
@@ -70,11 +70,11 @@ CASES = {
 @pytest.mark.parametrize("field", CASES)
 def test_each_field_of_the_budget_has_its_miss(field: str) -> None:
     bounds, sentence = CASES[field]
-    assert ladder.misses(measured(), Budget(**bounds), cores=2) == (sentence,)
+    assert judging.misses(measured(), Budget(**bounds), cores=2) == (sentence,)
 
 
 def test_threads_beyond_the_budget_are_a_miss() -> None:
-    found = ladder.misses(measured(threads=2), Budget(threads=1), cores=2)
+    found = judging.misses(measured(threads=2), Budget(threads=1), cores=2)
     assert found == ("threads 2.00 over budget 1.00",)
 
 
@@ -87,7 +87,7 @@ def test_what_lies_on_the_bound_meets_it() -> None:
         latency_p95_ms=10, latency_ratio=0.5, peak_memory_mib=30, memory_ratio=0.5, size_mib=1.2,
         size_ratio=0.25, cpu_share=0.04, request_rate_hz=10, min_agreement=0.99, threads=1,
     )  # fmt: skip
-    assert ladder.misses(measured(), budget, cores=2) == ()
+    assert judging.misses(measured(), budget, cores=2) == ()
 
 
 def test_those_that_meet_the_budget_come_first_by_agreement_then_by_how_far_they_miss() -> None:
@@ -204,6 +204,6 @@ def test_where_nothing_would_surely_fit_what_fits_comes_first_as_ever() -> None:
 
 
 def test_a_figure_that_may_be_off_by_more_needs_a_wider_margin() -> None:
-    assert ladder.margin(measured(noise=0.001)) == ladder.LEAST_MARGIN
-    assert ladder.margin(measured(noise=0.04)) == pytest.approx(0.08)
-    assert ladder.margin(measured(ratio_high=0.55)) == pytest.approx(0.1)
+    assert judging.margin(measured(noise=0.001)) == judging.LEAST_MARGIN
+    assert judging.margin(measured(noise=0.04)) == pytest.approx(0.08)
+    assert judging.margin(measured(ratio_high=0.55)) == pytest.approx(0.1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compression import ladder
+from compression import judging
 from compression.findings import Ladder, Measurement
 from compression.job import Budget, CompressJob, MemoryJob, MemoryPeaks, Runtime, TrialJob
 from compression.stream import Done, MemoryRequest, TrialRequest
@@ -45,7 +45,7 @@ def asked(job: CompressJob, share: float, **fields: float) -> Budget:
     """A budget of memory for the runtime and a share of what the original adds to it."""
     original = weighed(job.model_path, Runtime()) - RUNTIME_MIB
     peak = RUNTIME_MIB + share * original
-    bound = peak / (1 - ladder.MEMORY_MARGIN)
+    bound = peak / (1 - judging.MEMORY_MARGIN)
     return Budget(peak_memory_mib=bound, **({"min_agreement": 0.8} | fields))
 
 

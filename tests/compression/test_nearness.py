@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compression import ladder, pairing
+from compression import judging, ladder, pairing
 from compression.apart import WORST_NATS, Apart
 from compression.choosing import front, placing, preview, verdict
 from compression.choosing.asked import NEAR, Asked
@@ -169,7 +169,7 @@ def test_nothing_that_surely_fits_is_nearer_than_the_first(
         for at, (place, ratio, mib) in enumerate(figures)
     ]
     budget = Budget(latency_ratio=bound) if of_time else Budget(size_ratio=bound)
-    able = [one for one in rungs if ladder.surely(one, budget, cores=2)]
+    able = [one for one in rungs if judging.surely(one, budget, cores=2)]
     first = ladder.in_order(rungs, budget, cores=2)[0]
     if able:
         assert first in able
@@ -189,7 +189,7 @@ def test_nothing_that_surely_fits_is_nearer_than_the_first(
     ],
 )  # fmt: skip
 def test_only_what_the_original_misses_binds(budget: Budget, bound: set[str]) -> None:
-    assert ladder.binding(budget, measured(), cores=2) == bound
+    assert judging.binding(budget, measured(), cores=2) == bound
 
 
 def test_a_claim_is_the_slower_of_two_processes_and_allows_for_a_third() -> None:
@@ -203,7 +203,7 @@ def test_a_claim_is_the_slower_of_two_processes_and_allows_for_a_third() -> None
         assert found.agreement == reported.agreement
         assert found.ratio_low == 0.41
         assert found.ratio_high == pytest.approx(0.47 * (1 + 2 * placing.PROCESSES))
-        assert ladder.margin(found) == pytest.approx(2 * placing.PROCESSES)
+        assert judging.margin(found) == pytest.approx(2 * placing.PROCESSES)
     wide = fast.model_copy(update={"ratio_high": 0.6})
     assert placing.claimed(wide, slow).ratio_high == 0.6
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compression import ladder
+from compression import judging, ladder
 from compression.findings import Ladder
 from compression.job import Budget, TrialJob
 from tests.compression import parent, small_jobs
@@ -42,7 +42,7 @@ def test_the_first_rung_is_no_farther_than_any_other_int8_that_fits(
 ) -> None:
     one = found[0]
     first, cores = one.rungs[0], one.device_class.cores
-    able = [rung for rung in one.rungs if ladder.surely(rung, one.budget, cores=cores)]
+    able = [rung for rung in one.rungs if judging.surely(rung, one.budget, cores=cores)]
     assert first in able
     felt = [max(ladder.UNFELT, rung.nearness.loss) for rung in able]
     assert first.nearness.place == min(rung.nearness.place for rung in able) or max(
@@ -64,7 +64,7 @@ def test_what_is_told_of_time_holds_what_two_processes_said(
         assert m.ratio_low <= m.latency_ratio <= m.ratio_high
         if rung.recipe.passes:
             assert "of two processes" in m.method["processes"]
-            assert ladder.margin(m) >= 0.05 - 1e-9
+            assert judging.margin(m) >= 0.05 - 1e-9
 
 
 def test_a_run_that_goes_on_asks_nothing_and_finds_the_same_places(

@@ -17,6 +17,8 @@ from compression.choosing.climb import Climb
 from compression.errors import BadModel
 from compression.findings import Ladder
 from compression.job import Budget, CompressJob, PassSpec, Recipe
+from compression.passes import catalogue
+from compression.passes.context import Context
 from tests.compression import parent
 from tests.compression.pretended import Quiet
 from tests.simulators import models
@@ -43,12 +45,12 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CompressJob:
     )  # fmt: skip
 
 
-def trains(monkeypatch: pytest.MonkeyPatch, how: pipeline.Pass) -> None:
-    monkeypatch.setitem(pipeline.PASSES, "recovery", how)
-    monkeypatch.setattr(pipeline, "FLOAT", pipeline.FLOAT | {"recovery"})
+def trains(monkeypatch: pytest.MonkeyPatch, how: catalogue.Pass) -> None:
+    monkeypatch.setitem(catalogue.PASSES, "recovery", how)
+    monkeypatch.setattr(pipeline, "FLOAT", catalogue.FLOAT | {"recovery"})
 
 
-def perfect(model: onnx.ModelProto, parameters: dict, context: pipeline.Context) -> onnx.ModelProto:
+def perfect(model: onnx.ModelProto, parameters: dict, context: Context) -> onnx.ModelProto:
     del model
     assert parameters["seconds"] == 45.0
     assert context.workplace is not None
@@ -56,7 +58,7 @@ def perfect(model: onnx.ModelProto, parameters: dict, context: pipeline.Context)
     return context.original
 
 
-def ruinous(model: onnx.ModelProto, parameters: dict, context: pipeline.Context) -> onnx.ModelProto:
+def ruinous(model: onnx.ModelProto, parameters: dict, context: Context) -> onnx.ModelProto:
     """A training that diverged a little."""
     del parameters, context
     random = np.random.default_rng(0)
@@ -122,11 +124,11 @@ def test_the_untrained_variant_keeps_its_place(
     assert [one.sha256 for one in again.rungs] == [one.sha256 for one in plain.rungs]
 
 
-def breaks(model: onnx.ModelProto, parameters: dict, context: pipeline.Context) -> onnx.ModelProto:
+def breaks(model: onnx.ModelProto, parameters: dict, context: Context) -> onnx.ModelProto:
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
 
-def refuses(model: onnx.ModelProto, parameters: dict, context: pipeline.Context) -> onnx.ModelProto:
+def refuses(model: onnx.ModelProto, parameters: dict, context: Context) -> onnx.ModelProto:
     raise BadModel("cannot recover: nothing became better on 9 held-out inputs")
 
 
@@ -135,7 +137,7 @@ def refuses(model: onnx.ModelProto, parameters: dict, context: pipeline.Context)
     [(breaks, "RuntimeError: DefaultCPUAllocator"), (refuses, "nothing became better on 9")],
 )
 def test_a_training_that_fails_costs_its_own_candidate_alone(
-    job: CompressJob, monkeypatch: pytest.MonkeyPatch, how: pipeline.Pass, reason: str
+    job: CompressJob, monkeypatch: pytest.MonkeyPatch, how: catalogue.Pass, reason: str
 ) -> None:
     trains(monkeypatch, how)
     found = climbed(job)

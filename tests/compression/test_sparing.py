@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from compression import pipeline
 from compression.choosing import sparing
 from compression.choosing.preview import Preview
 from compression.findings import Agreement
 from compression.job import Budget, PassSpec, Recipe
+from compression.passes import catalogue
 
 STORED = Recipe(label="int8 weights", passes=(PassSpec(name="stored"),))
 STATIC = Recipe(
@@ -111,7 +111,7 @@ def test_zeros_come_before_what_rounds_and_packing_last() -> None:
     assert names == [
         "equalization", "unstructured_pruning", "quantization", "stored", "packed",
     ]  # fmt: skip
-    assert set(names) <= set(pipeline.PASSES)
+    assert set(names) <= set(catalogue.PASSES)
     assert [spec.name for spec in sparing.sparse(STORED, 0.0).passes] == ["stored", "packed"]
 
 
