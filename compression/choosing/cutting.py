@@ -11,7 +11,7 @@ import onnx
 
 from compression import working
 from compression.calibration.material import Material
-from compression.choosing import bounds, preview, pricing, sparing, studying
+from compression.choosing import bounds, nearing, preview, pricing, sparing, studying
 from compression.choosing.bounds import Bounds
 from compression.choosing.foreseeing import Foresight
 from compression.choosing.making import FLOAT, Making, names
@@ -37,6 +37,8 @@ MOST_AGAIN = 3
 """How often all is asked again with what the looks have taught."""
 MOST_LIGHTER = 3
 """Cuts that are tried for the sake of memory."""
+MOST_NEARER = 3
+"""Cuts that are looked at between what answers alike and what the bounds ask for."""
 
 Say = Callable[[str, str, float], None]
 
@@ -101,6 +103,7 @@ class Cutting:
                 making, foresight, ratio=self._wanted.ratio, in_time=self._in_time
             )
             self._propose(making, proposing, foresight)
+            self._near(looks, making, proposing, foresight)
         except BadModel as error:
             self.problem = str(error)
         self._recall()
@@ -163,12 +166,31 @@ class Cutting:
             if len(self._new) == before:
                 break
 
-    def _size(self, making: Making, size: float) -> float:
+    def _near(
+        self, looks: list[Preview], making: Making, proposing: Proposing, foresight: Foresight
+    ) -> None:
+        """Where what keeps the bounds answers otherwise: look at gentler cuts, by halving.
+
+        The last that is close enough is the nearest that a refusal names.
+        """
+        for _ in range(MOST_NEARER):
+            found = nearing.gap([*looks, *self._new], self._wanted, self._budget)
+            if found is None:
+                break
+            size = self._size(making, float("inf"), times=found.middle)
+            before = len(self._new)
+            for propose in (proposing.searched, proposing.even):
+                if len(self._new) == before:
+                    self._try(propose(found.middle, size), foresight)
+            if len(self._new) == before:
+                break
+
+    def _size(self, making: Making, size: float, *, times: float = 1.0) -> float:
         """How many constants may stay, now that files were made: they may be larger than thought.
 
-        No more than `size` where memory asked for less.
+        No more than `size` where memory asked for less; `times` the bound of size.
         """
-        most = self._wanted.size_bytes
+        most = self._wanted.size_bytes and times * self._wanted.size_bytes
         made = [(one.recipe, one.size_bytes) for one in self._new if one.agreement]
         if most is None:
             return size

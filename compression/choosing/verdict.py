@@ -83,6 +83,8 @@ def in_line(
         fits = sorted(fits, key=lambda look: (look.place or 0, -look.sqnr_db))
         others = [look for look in others if over(look)]
     misses = [look for look in looks if over(look)]
+    if ratio is not None:  # of what answers alike the fastest is the nearest
+        misses = sorted(misses, key=lambda look: (_far(look, budget), look.cpu_ratio))
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]
     return first, sorted(rest, key=over)
@@ -100,10 +102,14 @@ def _over(look: Preview, budget: Budget, size_mib: float) -> bool:
     mib = look.size_bytes / 2**20
     sizes = (budget.size_mib, budget.size_ratio and size_mib * budget.size_ratio)
     too_large = any(bound is not None and mib > bound for bound in sizes)
-    least, seen = least_agreement(budget), look.agreement
-    too_far = seen is None or seen.value + ladder.standard_error(seen) < least
     slow = budget.latency_ratio is not None and look.cpu_ratio > budget.latency_ratio / WORTH
-    return too_large or too_far or slow
+    return too_large or _far(look, budget) or slow
+
+
+def _far(look: Preview, budget: Budget) -> bool:
+    """Whether a candidate looks too far off."""
+    seen = look.agreement
+    return seen is None or seen.value + ladder.standard_error(seen) < least_agreement(budget)
 
 
 def needless(label: str) -> str:
