@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from compression import forecasts
+from compression import bought, forecasts
 from compression.findings import (
     Agreement,
     Division,
@@ -75,6 +75,7 @@ def table(ladder: Ladder) -> str:
         lines.append(UNSTRUCTURED)
     if ladder.division is not None:
         lines.append(division(ladder.division))
+    lines += [text for text in (bought.text(ladder),) if text]
     if ladder.rejected:
         lines += ["", "rejected"]
         lines += [f"   {_why(one)}" for one in ladder.rejected if one.tried]

@@ -7,7 +7,7 @@ is escaped in markup.py; nothing else makes markup of text.
 import time
 from dataclasses import dataclass
 
-from compression import forecasts, report
+from compression import bought, forecasts, report
 from compression.findings import Ladder, Rung
 from compression.page import bars, style, tables, tradeoff
 from compression.page.markup import Child, Markup, element, join
@@ -44,7 +44,7 @@ def _sections(found: Ladder) -> list[Markup | None]:
     return [
         _unverified(found),
         _section("What is traded for what", tradeoff.figures(found)),
-        _section("Variants", tables.rungs(found), _sparse(found)),
+        _section("Variants", tables.rungs(found), _bought(found), _sparse(found)),
         _lost(found),
         _trained(found),
         _forecast(found),
@@ -110,6 +110,11 @@ def _unverified(found: Ladder) -> Markup | None:
         "serve only where its deployment says allow_unverified."
     )
     return element("section", element("h2", "Unverified"), element("p", text), class_="warn")
+
+
+def _bought(found: Ladder) -> Markup | None:
+    text = bought.text(found)
+    return element("p", f"{text[0].upper()}{text[1:]}.") if text else None
 
 
 def _sparse(found: Ladder) -> Markup | None:

@@ -3,8 +3,8 @@
 import pytest
 
 from compression import report
-from compression.findings import Paired, Recovered
-from compression.job import Recipe
+from compression.findings import Ladder, Nearness, Paired, Recovered, Rejected, Rung
+from compression.job import PassSpec, Recipe
 from compression.page import document
 from compression.stream import Tried
 from tests.compression.test_page import MADE, ladder_of, measured, rung
@@ -82,3 +82,55 @@ def test_what_was_trained_stands_beside_itself_untrained() -> None:
     assert "✗ not let in" in page
     assert "<int8>" not in page
     assert "What recovery did" not in document.render(ladder_of(rung("int8")), made=MADE)
+
+
+def cut(label: str, *, loss: float | None = None, **figures: float) -> Rung:
+    passes = (PassSpec(name="structured_pruning"), PassSpec(name="quantization"))
+    near = None if loss is None else Nearness(place=1, loss=loss)
+    changed = {"recipe": Recipe(label=label, passes=passes), "nearness": near}
+    return rung(label, **figures).model_copy(update=changed)
+
+
+def told(found: Ladder) -> str:
+    """What the table says of cutting, if the page says it too."""
+    lines = [line for line in report.table(found).splitlines() if "cutting buys" in line]
+    page = document.render(found, made=MADE)
+    assert len(lines) == page.lower().count("cutting buys") <= 1
+    return "".join(lines)
+
+
+def test_what_cutting_buys_is_told_with_what_it_costs() -> None:
+    whole = rung("int8", ratio=0.58, value=1.0, size_mib=0.79)
+    near = whole.model_copy(update={"nearness": Nearness(place=0, loss=1e-4)})
+    deep = cut("pruned", ratio=0.44, value=0.98, size_mib=0.46, loss=0.015)
+    last = cut("pruned more", ratio=0.3, value=0.9)
+    original = rung("original", ratio=1.0, size_mib=4.0)
+    assert told(ladder_of(deep, near, last, original)) == (
+        "what cutting buys: 'pruned' beside 'int8': 0.44 of the time for 0.58, 0.46 MiB for 0.79, "
+        "agreement 0.980 for 1.000, loss 0.015 for 0.0001"
+    )
+    # Where nothing else came of it, the original is what a cut is seen beside.
+    assert "'pruned' beside 'original': 0.44 of the time for 1.00" in told(
+        ladder_of(deep, original)
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "size_mib", "little"), [(0.55, 0.75, True), (0.5, 0.79, False), (0.58, 0.6, False)]
+)
+def test_what_saves_a_tenth_of_neither_time_nor_size_buys_little(
+    ratio: float, size_mib: float, little: bool
+) -> None:
+    whole = rung("int8", ratio=0.58, size_mib=0.79)
+    said = told(ladder_of(cut("pruned", ratio=ratio, size_mib=size_mib), whole))
+    assert said.startswith("cutting buys little: " if little else "what cutting buys: ")
+
+
+def test_cuts_that_all_lost_are_told_and_where_none_was_tried_nothing_is() -> None:
+    found = cut("pruned")
+    lost = Rejected(recipe=found.recipe, reason="agreement 0.650 below 0.980")
+    whole = rung("int8")
+    assert told(ladder_of(whole, rejected=(lost,))).endswith("the cut that was looked at lost")
+    assert told(ladder_of(whole, rejected=(lost, lost))).endswith("2 cuts that were looked at lost")
+    left = lost.model_copy(update={"tried": False})
+    assert not told(ladder_of(whole, rejected=(left,)))
