@@ -92,7 +92,10 @@ def said(one: Found | None) -> dict[str, Any] | None:
 def loss(found: Measurement) -> float:
     """Nats of classes; of all else the share of the error in the judged output's power."""
     said = found.agreement.also.get("kl_nats")
-    return said if said is not None else 10 ** (-found.sqnr_db[found.agreement.output] / 10)
+    if said is not None:
+        return said
+    noise = 10 ** (-found.sqnr_db[found.agreement.output] / 10)
+    return noise / (1.0 + noise)
 
 
 def lost(found: dict[str, Any]) -> list[str]:
