@@ -6,7 +6,7 @@ from compression.findings import Ladder, Rejected, Rung
 
 CUTS = frozenset({"structured_pruning", "unstructured_pruning"})
 LITTLE = 0.1
-"""Of time and of size: what saves less than this of both buys little."""
+"""Of time, size and memory: what saves less than this of each buys little."""
 
 
 @dataclass(frozen=True)
@@ -18,36 +18,50 @@ class Bought:
 
     @property
     def little(self) -> bool:
-        """Whether cutting saves next to nothing, of time and of size."""
+        """Whether cutting saves next to nothing."""
         cut, whole = self.cut.measurement, self.whole.measurement
-        kept = (cut.latency_ratio / whole.latency_ratio, cut.size_mib / whole.size_mib)
-        return min(kept) > 1 - LITTLE
+        saved = (
+            cut.latency_ratio <= (1 - LITTLE) * whole.latency_ratio,
+            cut.size_mib <= (1 - LITTLE) * whole.size_mib,
+            cut.peak_memory_mib <= (1 - LITTLE) * whole.peak_memory_mib,
+        )
+        return not any(saved)
 
 
 def is_cut(one: Rung | Rejected) -> bool:
-    """Whether channels or single weights were taken out."""
+    """Whether channels or single weights were cut that did something."""
     return any(spec.name in CUTS for spec in one.recipe.passes)
 
 
 def of(ladder: Ladder) -> Bought | None:
-    """The pair of a ladder; None where it has no cut."""
+    """The pair of a ladder, packed both where one of them can be; None where it has no cut."""
     cut = next((rung for rung in ladder.rungs if is_cut(rung)), None)
     whole = [rung for rung in ladder.rungs if not is_cut(rung)]
-    best = next((rung for rung in whole if rung.recipe.passes), whole[0] if whole else None)
-    return Bought(cut, best) if cut is not None and best is not None else None
+    if cut is None or not whole:
+        return None
+    packed = _is_packed(cut)
+    # The original last, and what is packed as the cut is first; else in the ladder's order.
+    best = min(whole, key=lambda one: (not one.recipe.passes, _is_packed(one) != packed))
+    return Bought(cut, best)
+
+
+def _is_packed(rung: Rung) -> bool:
+    return any(spec.name == "packed" for spec in rung.recipe.passes)
 
 
 def text(ladder: Ladder) -> str:
     """What cutting buys in one line; nothing where no cut was tried."""
     found = of(ladder)
     if found is None:
-        lost = sum(one.tried and is_cut(one) for one in ladder.rejected)
-        which = "the cut that was" if lost == 1 else f"the {lost} cuts that were"
-        return f"cutting buys nothing: {which} looked at lost" if lost else ""
+        lost = [one for one in ladder.rejected if is_cut(one)]
+        if not lost or any(not one.tried for one in lost) or any(map(is_cut, ladder.rungs)):
+            return ""
+        return f"cutting buys nothing: of {len(lost)} that were tried none is good enough"
     cut, whole = found.cut.measurement, found.whole.measurement
     parts = [
         f"{cut.latency_ratio:.2f} of the time for {whole.latency_ratio:.2f}",
-        f"{cut.size_mib:.2f} MiB for {whole.size_mib:.2f}",
+        f"a file of {cut.size_mib:.2f} MiB for {whole.size_mib:.2f}",
+        f"memory of {cut.peak_memory_mib:.1f} MiB for {whole.peak_memory_mib:.1f}",
         f"agreement {cut.agreement.value:.3f} for {whole.agreement.value:.3f}",
     ]
     if found.cut.nearness and found.whole.nearness:

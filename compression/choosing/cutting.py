@@ -103,10 +103,11 @@ class Cutting:
                 making, foresight, ratio=self._wanted.ratio, in_time=self._in_time
             )
             self._propose(making, proposing, foresight)
+            self._recall()
             self._near(looks, making, proposing, foresight)
         except BadModel as error:
             self.problem = str(error)
-        self._recall()
+            self._recall()
         return self._new
 
     def _packed(self, base: Preview | None) -> Preview | None:
@@ -169,12 +170,12 @@ class Cutting:
     def _near(
         self, looks: list[Preview], making: Making, proposing: Proposing, foresight: Foresight
     ) -> None:
-        """Where what keeps the bounds answers otherwise: look at gentler cuts, by halving.
+        """Where what keeps the bounds of time and size answers otherwise: look at gentler cuts.
 
-        The last that is close enough is the nearest that a refusal names.
+        By halving; the last that is close enough is the nearest that a refusal may name.
         """
         for _ in range(MOST_NEARER):
-            found = nearing.gap([*looks, *self._new], self._wanted, self._budget)
+            found = nearing.gap([*looks, *self._new], self._new, self._wanted, self._budget)
             if found is None:
                 break
             size = self._size(making, float("inf"), times=found.middle)

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compression.choosing import bounds
+from compression.choosing import bounds, verdict
 from compression.choosing.bounds import Bounds
 from compression.choosing.preview import Preview
 from compression.job import Budget
 
 CLOSE = 1.15
-"""What costs more than another by less than this needs nothing between them."""
+"""Where one look takes less than this times another, nothing is looked for between them."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,27 @@ class Gap:
         return math.sqrt(self.otherwise * self.alike)
 
 
-def gap(looks: Iterable[Preview], wanted: Bounds, budget: Budget) -> Gap | None:
-    """Return what is open between the looks; None where nothing is.
+def gap(
+    looks: Iterable[Preview], cuts: Iterable[Preview], wanted: Bounds, budget: Budget
+) -> Gap | None:
+    """Return what is open between all `looks` and the `cuts` among them; None where nothing is.
 
-    Nothing is open where a look that is close enough keeps the bounds of time and size, where none
-    is close enough, and where the one that is lies next to what is not, or to the bounds.
+    Only cuts say how deep is too deep: what else answers otherwise does so for other reasons.
+    Nothing is open where no look answers alike. Nothing is where one that does keeps the bounds of
+    time and size. Nothing is where it lies next to a cut that does not, or to the bounds.
     """
-    made = [look for look in looks if look.agreement is not None]
-    alike = [look for look in made if bounds.reached([look], Bounds(), budget)]
-    nearest = min((_times(look, wanted) for look in alike), default=math.inf)
-    beyond = [_times(look, wanted) for look in made if look not in alike]
-    deepest = max((times for times in beyond if times < nearest), default=1.0)
-    if nearest <= 1.0 or math.isinf(nearest) or nearest <= CLOSE * deepest:
+    nearest = min((_times(one, wanted) for one in looks if _alike(one, budget)), default=math.inf)
+    deep = [_times(one, wanted) for one in cuts if one.agreement and not _alike(one, budget)]
+    deepest = max((one for one in deep if 1.0 < one < nearest), default=1.0)
+    if math.isinf(nearest) or nearest <= CLOSE * deepest:
         return None
     return Gap(otherwise=deepest, alike=nearest)
 
 
 def _times(look: Preview, wanted: Bounds) -> float:
-    """How many times the bounds a look takes of what it is over by most."""
-    pairs = ((look.cpu_ratio, wanted.ratio), (look.size_bytes, wanted.size_bytes))
-    return max((took / most for took, most in pairs if most), default=0.0)
+    most = wanted.size_bytes
+    return verdict.times(look, ratio=wanted.ratio, size_mib=None if most is None else most / 2**20)
+
+
+def _alike(look: Preview, budget: Budget) -> bool:
+    return bounds.reached([look], Bounds(), budget)

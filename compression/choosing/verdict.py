@@ -83,8 +83,11 @@ def in_line(
         fits = sorted(fits, key=lambda look: (look.place or 0, -look.sqnr_db))
         others = [look for look in others if over(look)]
     misses = [look for look in looks if over(look)]
-    if ratio is not None:  # of what answers alike the fastest is the nearest
-        misses = sorted(misses, key=lambda look: (_far(look, budget), look.cpu_ratio))
+    most = min(_sizes_mib(budget, size_mib), default=None)
+    if not fits:  # a refusal names the nearest: of what answers alike, what is over by least
+        misses = sorted(
+            misses, key=lambda one: (_far(one, budget), times(one, ratio=ratio, size_mib=most))
+        )
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]
     return first, sorted(rest, key=over)
@@ -100,10 +103,21 @@ def _heavy(look: Preview, budget: Budget, peak_mib: float) -> bool:
 def _over(look: Preview, budget: Budget, size_mib: float) -> bool:
     """Whether a candidate looks too large, too slow or too far off."""
     mib = look.size_bytes / 2**20
-    sizes = (budget.size_mib, budget.size_ratio and size_mib * budget.size_ratio)
-    too_large = any(bound is not None and mib > bound for bound in sizes)
+    too_large = any(mib > bound for bound in _sizes_mib(budget, size_mib))
     slow = budget.latency_ratio is not None and look.cpu_ratio > budget.latency_ratio / WORTH
     return too_large or _far(look, budget) or slow
+
+
+def _sizes_mib(budget: Budget, size_mib: float) -> list[float]:
+    """The bounds of size, of an original of `size_mib`."""
+    sizes = (budget.size_mib, budget.size_ratio and size_mib * budget.size_ratio)
+    return [bound for bound in sizes if bound is not None]
+
+
+def times(look: Preview, *, ratio: float | None, size_mib: float | None) -> float:
+    """How many times the bounds of time and size a look takes, of what it is over by most."""
+    pairs = ((look.cpu_ratio, ratio), (look.size_bytes / 2**20, size_mib))
+    return max((took / most for took, most in pairs if most), default=0.0)
 
 
 def _far(look: Preview, budget: Budget) -> bool:

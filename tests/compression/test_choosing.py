@@ -100,6 +100,23 @@ def test_what_looks_beyond_the_budget_is_tried_last() -> None:
     assert [one.recipe.label for one in rest] == ["fits 6", "slow"]
 
 
+def test_where_nothing_fits_what_is_over_by_least_is_tried_first() -> None:
+    looks = [
+        look(mib=2, cpu=0.9, label="slow"), look(mib=4, cpu=0.5, label="large"),
+        look(0.5, mib=1.1, cpu=0.3, label="far"), look(mib=1.5, cpu=0.6, label="near"),
+    ]  # fmt: skip
+    budget = Budget(size_mib=1, min_agreement=0.98)
+    first, rest = verdict.in_line(looks, [], budget, size_mib=5)
+    assert [one.recipe.label for one in first] == ["near", "slow"]
+    assert [one.recipe.label for one in rest] == ["large", "far"]
+    both = budget.model_copy(update={"latency_ratio": 0.2})
+    first, rest = verdict.in_line(looks, [], both, size_mib=5, ratio=0.2)
+    assert [one.recipe.label for one in first] == ["near", "large"]  # over by 3 and by 4
+    # Where something fits, what does not keeps the order of the front.
+    first, _ = verdict.in_line([look(mib=0.9, label="fits"), *looks], [], budget, size_mib=5)
+    assert [one.recipe.label for one in first] == ["fits", "slow", "large"]
+
+
 def test_of_what_fits_the_best_compromise_is_tried_first() -> None:
     looks = [
         look(0.965, low=0.95, mib=0.5, cpu=0.4, label="quick, but too far"),

@@ -106,8 +106,8 @@ def test_what_cutting_buys_is_told_with_what_it_costs() -> None:
     last = cut("pruned more", ratio=0.3, value=0.9)
     original = rung("original", ratio=1.0, size_mib=4.0)
     assert told(ladder_of(deep, near, last, original)) == (
-        "what cutting buys: 'pruned' beside 'int8': 0.44 of the time for 0.58, 0.46 MiB for 0.79, "
-        "agreement 0.980 for 1.000, loss 0.015 for 0.0001"
+        "what cutting buys: 'pruned' beside 'int8': 0.44 of the time for 0.58, a file of 0.46 MiB "
+        "for 0.79, memory of 20.0 MiB for 20.0, agreement 0.980 for 1.000, loss 0.015 for 0.0001"
     )
     # Where nothing else came of it, the original is what a cut is seen beside.
     assert "'pruned' beside 'original': 0.44 of the time for 1.00" in told(
@@ -130,7 +130,26 @@ def test_cuts_that_all_lost_are_told_and_where_none_was_tried_nothing_is() -> No
     found = cut("pruned")
     lost = Rejected(recipe=found.recipe, reason="agreement 0.650 below 0.980")
     whole = rung("int8")
-    assert told(ladder_of(whole, rejected=(lost,))).endswith("the cut that was looked at lost")
-    assert told(ladder_of(whole, rejected=(lost, lost))).endswith("2 cuts that were looked at lost")
+    said = "cutting buys nothing: of 2 that were tried none is good enough"
+    assert told(ladder_of(whole, rejected=(lost, lost))) == said
     left = lost.model_copy(update={"tried": False})
     assert not told(ladder_of(whole, rejected=(left,)))
+    assert not told(ladder_of(whole, rejected=(lost, left)))  # nothing speaks against that one
+
+
+def test_what_is_packed_is_seen_beside_what_is_packed() -> None:
+    whole, packed = rung("int8"), rung("int8, packed")
+    more = (*packed.recipe.passes, PassSpec(name="packed"))
+    packed = packed.model_copy(update={"recipe": Recipe(label="int8, packed", passes=more)})
+    deep = cut("pruned, packed")
+    deep = deep.model_copy(
+        update={"recipe": Recipe(label="pruned, packed", passes=(*deep.recipe.passes, more[-1]))}
+    )
+    assert "beside 'int8, packed'" in told(ladder_of(deep, whole, packed))
+    assert "beside 'int8'" in told(ladder_of(cut("pruned"), packed, whole))
+
+
+def test_memory_that_is_saved_is_not_little() -> None:
+    whole = rung("int8", peak_memory_mib=20.0)
+    assert told(ladder_of(cut("pruned", peak_memory_mib=15.0), whole)).startswith("what cutting")
+    assert told(ladder_of(cut("pruned", peak_memory_mib=19.0), whole)).startswith("cutting buys l")
