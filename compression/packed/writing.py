@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from compression.packed import layout, spans
 from compression.packed.layout import PLAIN, PLANES, SPARSE, Width
 
-LEVEL = 15
-"""Level 19 takes three times as long for one byte in a hundred."""
+LEVEL, SMALL_LEVEL = 15, 19
+"""The second takes three times as long for one byte in a hundred."""
+SMALL = 2**20
+"""Bytes of a file that is packed in three ways, to keep the smallest: its time is nothing."""
 _LEAST_BYTES = 512
 """Smaller constants stay between their neighbours: a part of its own costs some 40 bytes."""
 _LEAST_FILL = 1 / 8
@@ -25,33 +27,47 @@ def pack(plain: bytes) -> bytes:
     Raises:
         BadModel: it could not be told from a file that is meant to exhaust the memory.
     """
-    parts = [layout.MAGIC, layout.HEAD.pack(len(plain), zlib.crc32(plain))]
-    at = 0
-    for span in spans.find(plain, least_bytes=_LEAST_BYTES):
-        if span.start > at:
-            parts.append(_plain(plain[at : span.start]))
-        parts.append(_constant(plain[span.start : span.end], span.width))
-        at = span.end
-    if at < len(plain):
-        parts.append(_plain(plain[at:]))
-    packed = b"".join(parts)
+    small = len(plain) <= SMALL
+    level = SMALL_LEVEL if small else LEVEL
+    parts = b"".join(_parts(plain, level))
+    if small:  # of many small constants few may be worth a part of their own, or none
+        few = b"".join(_parts(plain, level, sparing=True))
+        parts = min(parts, few, _plain(plain, level), key=len)
+    packed = layout.MAGIC + layout.HEAD.pack(len(plain), zlib.crc32(plain)) + parts
     layout.bounded("what was packed", len(plain), len(packed))
     return packed
 
 
-def _constant(raw: bytes, width: Width) -> bytes:
+def _parts(plain: bytes, level: int, *, sparing: bool = False) -> Iterator[bytes]:
+    """Each constant, and what lies between them; `sparing`: only those that another form helps."""
+    at = 0
+    for span in spans.find(plain, least_bytes=_LEAST_BYTES):
+        raw = plain[span.start : span.end]
+        own = _constant(raw, span.width, level)
+        if sparing and len(own) == len(_plain(raw, level)):
+            continue
+        if span.start > at:
+            yield _plain(plain[at : span.start], level)
+        yield own
+        at = span.end
+    if at < len(plain):
+        yield _plain(plain[at:], level)
+
+
+def _constant(raw: bytes, width: Width, level: int) -> bytes:
     """The smallest of the forms that one constant can have."""
-    forms = [_plain(raw), *_sparse(raw, width)]
+    forms = [_plain(raw, level), *_sparse(raw, width, level)]
     if width > 1:
-        forms.append(_part(PLANES, width, bytes(8), len(raw), _planes(_elements(raw, width))))
+        planes = _planes(_elements(raw, width))
+        forms.append(_part((PLANES, width, bytes(8), len(raw)), planes, level))
     return min(forms, key=len)
 
 
-def _plain(raw: bytes) -> bytes:
-    return _part(PLAIN, 1, bytes(8), len(raw), [raw])
+def _plain(raw: bytes, level: int) -> bytes:
+    return _part((PLAIN, 1, bytes(8), len(raw)), [raw], level)
 
 
-def _sparse(raw: bytes, width: Width) -> Iterator[bytes]:
+def _sparse(raw: bytes, width: Width, level: int) -> Iterator[bytes]:
     elements = np.frombuffer(raw, f"<u{width}")
     values, counts = np.unique(elements[: layout.BLOCK], return_counts=True)
     fill = values[counts.argmax()]
@@ -60,7 +76,9 @@ def _sparse(raw: bytes, width: Width) -> Iterator[bytes]:
         return
     bits = np.packbits(other, bitorder="little").tobytes()
     left = np.ascontiguousarray(elements[other]).view(np.uint8).reshape(-1, width)
-    yield _part(SPARSE, width, fill.tobytes().ljust(8, b"\0"), len(raw), [bits, *_planes(left)])
+    streams = [bits, *_planes(left)]
+    head = (SPARSE, width, fill.tobytes().ljust(8, b"\0"), len(raw))
+    yield _part(head, streams, level)
 
 
 def _elements(raw: bytes, width: Width) -> NDArray[np.uint8]:
@@ -71,15 +89,15 @@ def _planes(elements: NDArray[Any]) -> list[bytes]:
     return [elements[:, at].tobytes() for at in range(elements.shape[1])]
 
 
-def _part(kind: int, width: Width, fill: bytes, length: int, streams: list[bytes]) -> bytes:
-    head = layout.PART.pack(kind, width, fill, length)
-    return b"".join([head, *(_stream(one) for one in streams)])
+def _part(head: tuple[int, Width, bytes, int], streams: list[bytes], level: int) -> bytes:
+    """A part of one kind, width, fill and length, with its streams."""
+    return b"".join([layout.PART.pack(*head), *(_stream(one, level) for one in streams)])
 
 
-def _stream(raw: bytes) -> bytes:
+def _stream(raw: bytes, level: int) -> bytes:
     window_log = layout.WINDOW_BYTES.bit_length() - 1
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL, source_size=len(raw), window_log=window_log, write_checksum=False
+        level, source_size=len(raw), window_log=window_log, write_checksum=False
     )
     coded = zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
     stored = coded if len(coded) < len(raw) else raw

@@ -62,6 +62,15 @@ def test_what_was_packed_comes_back_to_the_last_bit(
     assert reading.expanded_bytes(path) == len(plain)
 
 
+@pytest.mark.parametrize("count", [1, 60])
+def test_many_small_constants_take_no_more_than_the_whole_in_one_frame(count: int) -> None:
+    rng = np.random.default_rng(count)
+    arrays = [rng.normal(0, 9, 700).round().astype("i1") for _ in range(count)]
+    plain = holding(*arrays)
+    frame = zstandard.ZstdCompressor(level=writing.SMALL_LEVEL).compress(plain)
+    assert len(writing.pack(plain)) <= len(frame) + 64  # its head
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_come_back(tmp_path_factory: pytest.TempPathFactory, plain: bytes) -> None:
