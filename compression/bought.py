@@ -29,7 +29,7 @@ class Bought:
 
 
 def is_cut(one: Rung | Rejected) -> bool:
-    """Whether channels or single weights were cut that did something."""
+    """Whether channels, or single weights, were cut by what they are worth."""
     return any(spec.name in CUTS for spec in one.recipe.passes)
 
 

@@ -46,8 +46,7 @@ def gap(
 
 
 def _times(look: Preview, wanted: Bounds) -> float:
-    most = wanted.size_bytes
-    return verdict.times(look, ratio=wanted.ratio, size_mib=None if most is None else most / 2**20)
+    return verdict.times(look, ratio=wanted.ratio, size_bytes=wanted.size_bytes)
 
 
 def _alike(look: Preview, budget: Budget) -> bool:

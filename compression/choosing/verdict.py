@@ -83,10 +83,10 @@ def in_line(
         fits = sorted(fits, key=lambda look: (look.place or 0, -look.sqnr_db))
         others = [look for look in others if over(look)]
     misses = [look for look in looks if over(look)]
-    most = min(_sizes_mib(budget, size_mib), default=None)
     if not fits:  # a refusal names the nearest: of what answers alike, what is over by least
+        most = min((mib * 2**20 for mib in _sizes_mib(budget, size_mib)), default=None)
         misses = sorted(
-            misses, key=lambda one: (_far(one, budget), times(one, ratio=ratio, size_mib=most))
+            misses, key=lambda one: (_far(one, budget), times(one, ratio=ratio, size_bytes=most))
         )
     first = [*fits[:MOST_RUNGS], *misses[:MOST_MISSES]]
     rest = [*fits[MOST_RUNGS:], *others, *misses[MOST_MISSES:]]
@@ -114,9 +114,9 @@ def _sizes_mib(budget: Budget, size_mib: float) -> list[float]:
     return [bound for bound in sizes if bound is not None]
 
 
-def times(look: Preview, *, ratio: float | None, size_mib: float | None) -> float:
+def times(look: Preview, *, ratio: float | None, size_bytes: float | None) -> float:
     """How many times the bounds of time and size a look takes, of what it is over by most."""
-    pairs = ((look.cpu_ratio, ratio), (look.size_bytes / 2**20, size_mib))
+    pairs = ((look.cpu_ratio, ratio), (look.size_bytes, size_bytes))
     return max((took / most for took, most in pairs if most), default=0.0)
 
 

@@ -1,5 +1,6 @@
 """Packs an ONNX file: each constant in whichever form takes the fewest bytes."""
 
+import itertools
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,7 @@ def pack(plain: bytes) -> bytes:
     parts = b"".join(_parts(plain, level))
     if small:  # of many small constants few may be worth a part of their own, or none
         few = b"".join(_parts(plain, level, sparing=True))
-        parts = min(parts, few, _plain(plain, level), key=len)
+        parts = min(parts, few, _together(plain, level), key=len)
     packed = layout.MAGIC + layout.HEAD.pack(len(plain), zlib.crc32(plain)) + parts
     layout.bounded("what was packed", len(plain), len(packed))
     return packed
@@ -44,7 +45,7 @@ def _parts(plain: bytes, level: int, *, sparing: bool = False) -> Iterator[bytes
     for span in spans.find(plain, least_bytes=_LEAST_BYTES):
         raw = plain[span.start : span.end]
         own = _constant(raw, span.width, level)
-        if sparing and len(own) == len(_plain(raw, level)):
+        if sparing and own[0] == PLAIN:
             continue
         if span.start > at:
             yield _plain(plain[at : span.start], level)
@@ -52,6 +53,13 @@ def _parts(plain: bytes, level: int, *, sparing: bool = False) -> Iterator[bytes
         at = span.end
     if at < len(plain):
         yield _plain(plain[at:], level)
+
+
+def _together(plain: bytes, level: int) -> bytes:
+    """All constants as one part, since they are alike, and what is before and behind them."""
+    found = list(spans.find(plain, least_bytes=_LEAST_BYTES))
+    at = (0, found[0].start, found[-1].end, len(plain)) if found else (0, len(plain))
+    return b"".join(_plain(plain[a:b], level) for a, b in itertools.pairwise(at) if a < b)
 
 
 def _constant(raw: bytes, width: Width, level: int) -> bytes:

@@ -15,7 +15,7 @@ import onnx
 
 from agent.device import profile
 from agent.host import compressor
-from compression import channels, durable, errors, graph, runtime, samples
+from compression import bought, channels, durable, errors, graph, runtime, samples
 from compression.calibration.evidence import Evidence
 from compression.choosing import studying
 from compression.findings import Ladder, Rung
@@ -30,7 +30,6 @@ SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 """Of the units of each group: what even cuts leave."""
 TOGETHER = 4
 """Recipes to a job: no more candidates than these are sure to get a trial."""
-CUTS = frozenset({"structured_pruning", "unstructured_pruning"})
 STORED = PassSpec(name="stored")
 MEMORY_MIB = 4096.0
 _CALIBRATING, _EVALUATING = 200, 1000
@@ -143,17 +142,12 @@ def form(ladder: Ladder, *, least: float) -> tuple[PassSpec, ...]:
         rung
         for rung in ladder.rungs
         if {spec.name for spec in rung.recipe.passes} & set(INTEGERS)
-        and not is_cut(rung.recipe)
+        and not bought.is_cut(rung)
         and rung.measurement.agreement.high >= least
         and rung.measurement.latency_ratio < 1.0
     ]
     best = min(able, key=lambda rung: rung.measurement.latency_ratio, default=None)
     return best.recipe.passes if best else (STORED,)
-
-
-def is_cut(recipe: Recipe) -> bool:
-    """Whether weights or channels were taken out."""
-    return any(spec.name in CUTS for spec in recipe.passes)
 
 
 def _job(one: Case, budget: Budget, folder: Path, *, minutes: float) -> CompressJob:

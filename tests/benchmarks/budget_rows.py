@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from compression import judging
+from compression import bought, judging
 from compression.findings import Ladder, Measurement, Rejected, Rung
 from compression.job import Budget
-from tests.benchmarks import budget_jobs
 from tests.benchmarks.budget_jobs import Run
 
 LATENCIES, SIZES = (0.7, 0.5, 0.35), (0.25, 0.15, 0.1)
@@ -74,7 +73,7 @@ def said(one: Found | None) -> dict[str, Any] | None:
     m: Measurement = one.measurement
     return {
         "label": one.recipe.label,
-        "cut": budget_jobs.is_cut(one.recipe),
+        "cut": bought.is_cut(one),
         "agreement": m.agreement.value,
         "low": m.agreement.low,
         "high": m.agreement.high,

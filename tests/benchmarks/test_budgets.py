@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from agent.device import profile
-from compression import judging
+from compression import bought, judging
 from compression.errors import BadModel
 from compression.findings import Rung
 from compression.job import Budget
@@ -52,7 +52,7 @@ def _add(plain: list[Rung], rungs: tuple[Rung, ...]) -> None:
     plain += [
         rung
         for rung in rungs
-        if rung.sha256 not in known and not budget_jobs.is_cut(rung.recipe) and rung.recipe.passes
+        if rung.sha256 not in known and not bought.is_cut(rung) and rung.recipe.passes
     ]
 
 
